@@ -1,0 +1,75 @@
+# make demo   the main job: three LoRA fine-tunes stream to one sidecar      make test   everything
+# make check  the quick checks                                              make bench  the figures
+.DEFAULT_GOAL := help
+SHELL := /bin/bash -euo pipefail
+BUF_VERSION := 1.75.0
+PYTHON ?= python3
+BIN := .venv/bin
+BUF := .tools/node_modules/.bin/buf
+CODE := client sidecar trainer tests benchmarks
+PROTOS := $(wildcard protos/pillion/v1/*.proto)
+
+.PHONY: help demo test check bench system proto format clean
+
+help:  ## Show this.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one sidecar, and compare them.
+	@$(BIN)/pillion demo $(ARGS)
+
+test: system .venv/installed .venv-oldest/installed $(BUF)  ## Run the whole test suite.
+	$(BIN)/pytest $(ARGS)
+
+check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, types, imports, generated code, unit and contract tests.
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BUF) lint
+	@$(MAKE) --no-print-directory PROTO_OUT=.tools/generated proto
+	diff -r -x '__pycache__' -x '__init__.py' -x py.typed .tools/generated/pillion/v1 client/pillion/v1
+	$(BIN)/pytest tests/unit tests/contract
+
+bench: .venv/installed  ## Measure log(), acked points per second, beside wandb offline.
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+# Debian packages that the tests need. As root they are installed, else the line to run is shown.
+SYSTEM_PACKAGES := npm
+system:
+	@if ! command -v npm >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES); \
+	  else echo "The tests need Debian packages: sudo apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi; fi
+
+PROTO_OUT ?= client
+proto: .venv-proto/installed  ## Generate client/pillion/v1 from protos/.
+	@mkdir -p $(PROTO_OUT)
+	@.venv-proto/bin/python -m grpc_tools.protoc -I protos --python_out=$(PROTO_OUT) \
+	  --pyi_out=$(PROTO_OUT) --grpc_python_out=$(PROTO_OUT) $(PROTOS:protos/%=%)
+
+format: .venv/installed  ## Format and mend what can be mended by itself.
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+clean:  ## Remove what make has built (never your runs).
+	rm -rf .venv .venv-proto .venv-oldest .tools
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sidecar,trainer,dev]'
+	@touch $@
+
+# grpcio-tools brings a protobuf 5 that cannot live beside today's health and reflection packages.
+.venv-proto/installed: Makefile
+	$(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/pip install --quiet --disable-pip-version-check grpcio-tools==1.71.2 'setuptools<81'
+	@touch $@
+
+# The oldest libraries the client promises to run on.
+.venv-oldest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check grpcio==1.71.2 protobuf==5.29.0
+	@touch $@
+
+$(BUF): Makefile
+	npm install --prefix .tools --no-save --silent @bufbuild/buf@$(BUF_VERSION)
+	@touch $@

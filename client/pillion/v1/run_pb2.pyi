@@ -1,0 +1,182 @@
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from pillion.v1 import record_pb2 as _record_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DIRECTION_UNSPECIFIED: _ClassVar[Direction]
+    DIRECTION_LOWER: _ClassVar[Direction]
+    DIRECTION_HIGHER: _ClassVar[Direction]
+DIRECTION_UNSPECIFIED: Direction
+DIRECTION_LOWER: Direction
+DIRECTION_HIGHER: Direction
+
+class Run(_message.Message):
+    __slots__ = ("run_id", "project", "name", "state", "reason", "exit_code", "group", "job_type", "tags", "notes", "config", "summary", "environment", "start_time", "end_time", "row_count", "last_step", "lost_row_count", "url")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    JOB_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    LOST_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    project: str
+    name: str
+    state: _record_pb2.RunState
+    reason: str
+    exit_code: int
+    group: str
+    job_type: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    notes: str
+    config: _record_pb2.KeyValueList
+    summary: _record_pb2.KeyValueList
+    environment: _record_pb2.Environment
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    row_count: int
+    last_step: int
+    lost_row_count: int
+    url: str
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., last_step: _Optional[int] = ..., lost_row_count: _Optional[int] = ..., url: _Optional[str] = ...) -> None: ...
+
+class MetricComparison(_message.Message):
+    __slots__ = ("key", "direction", "statistics", "best_run_id")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    BEST_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    direction: Direction
+    statistics: _containers.RepeatedCompositeFieldContainer[MetricStatistics]
+    best_run_id: str
+    def __init__(self, key: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., statistics: _Optional[_Iterable[_Union[MetricStatistics, _Mapping]]] = ..., best_run_id: _Optional[str] = ...) -> None: ...
+
+class MetricStatistics(_message.Message):
+    __slots__ = ("run_id", "point_count", "nan_count", "first", "last", "min", "max", "mean", "best", "best_step")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    POINT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NAN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    BEST_STEP_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    point_count: int
+    nan_count: int
+    first: float
+    last: float
+    min: float
+    max: float
+    mean: float
+    best: float
+    best_step: int
+    def __init__(self, run_id: _Optional[str] = ..., point_count: _Optional[int] = ..., nan_count: _Optional[int] = ..., first: _Optional[float] = ..., last: _Optional[float] = ..., min: _Optional[float] = ..., max: _Optional[float] = ..., mean: _Optional[float] = ..., best: _Optional[float] = ..., best_step: _Optional[int] = ...) -> None: ...
+
+class ConfigDifference(_message.Message):
+    __slots__ = ("key", "settings")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    settings: _containers.RepeatedCompositeFieldContainer[ConfigSetting]
+    def __init__(self, key: _Optional[str] = ..., settings: _Optional[_Iterable[_Union[ConfigSetting, _Mapping]]] = ...) -> None: ...
+
+class ConfigSetting(_message.Message):
+    __slots__ = ("run_id", "value")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    value: _record_pb2.AnyValue
+    def __init__(self, run_id: _Optional[str] = ..., value: _Optional[_Union[_record_pb2.AnyValue, _Mapping]] = ...) -> None: ...
+
+class SinkStatus(_message.Message):
+    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "last_error")
+    SINK_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAG_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    sink: str
+    delivered_row_count: int
+    lag_row_count: int
+    last_error: str
+    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
+
+class RunStatus(_message.Message):
+    __slots__ = ("run_id", "state", "journaled_row_count", "sinks")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    JOURNALED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SINKS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    state: _record_pb2.RunState
+    journaled_row_count: int
+    sinks: _containers.RepeatedCompositeFieldContainer[SinkStatus]
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., journaled_row_count: _Optional[int] = ..., sinks: _Optional[_Iterable[_Union[SinkStatus, _Mapping]]] = ...) -> None: ...
+
+class WandbStatus(_message.Message):
+    __slots__ = ("enabled", "available", "mode", "entity", "active_run_ids")
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_RUN_IDS_FIELD_NUMBER: _ClassVar[int]
+    enabled: bool
+    available: bool
+    mode: str
+    entity: str
+    active_run_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, enabled: bool = ..., available: bool = ..., mode: _Optional[str] = ..., entity: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Artifact(_message.Message):
+    __slots__ = ("name", "type", "version", "aliases", "metadata", "files", "run_id", "create_time")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    version: str
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    metadata: _record_pb2.KeyValueList
+    files: _containers.RepeatedCompositeFieldContainer[ArtifactFile]
+    run_id: str
+    create_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., version: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., run_id: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ArtifactFile(_message.Message):
+    __slots__ = ("name", "sha256", "size_bytes", "reference_uri")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_URI_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: bytes
+    size_bytes: int
+    reference_uri: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., reference_uri: _Optional[str] = ...) -> None: ...

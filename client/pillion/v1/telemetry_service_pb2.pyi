@@ -1,0 +1,325 @@
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from pillion.v1 import record_pb2 as _record_pb2
+from pillion.v1 import run_pb2 as _run_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ResumePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RESUME_POLICY_UNSPECIFIED: _ClassVar[ResumePolicy]
+    RESUME_POLICY_ALLOW: _ClassVar[ResumePolicy]
+    RESUME_POLICY_NEVER: _ClassVar[ResumePolicy]
+    RESUME_POLICY_MUST: _ClassVar[ResumePolicy]
+RESUME_POLICY_UNSPECIFIED: ResumePolicy
+RESUME_POLICY_ALLOW: ResumePolicy
+RESUME_POLICY_NEVER: ResumePolicy
+RESUME_POLICY_MUST: ResumePolicy
+
+class StartRunRequest(_message.Message):
+    __slots__ = ("run_id", "writer_id", "project", "name", "group", "job_type", "tags", "notes", "config", "environment", "resume", "start_time")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    JOB_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    writer_id: str
+    project: str
+    name: str
+    group: str
+    job_type: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    notes: str
+    config: _record_pb2.KeyValueList
+    environment: _record_pb2.Environment
+    resume: ResumePolicy
+    start_time: _timestamp_pb2.Timestamp
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., resume: _Optional[_Union[ResumePolicy, str]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class StartRunResponse(_message.Message):
+    __slots__ = ("run_id", "writer_id", "journal_id", "last_sequence", "is_resumed", "next_ordinal")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    IS_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_ORDINAL_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    writer_id: str
+    journal_id: str
+    last_sequence: int
+    is_resumed: bool
+    next_ordinal: int
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., journal_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., is_resumed: bool = ..., next_ordinal: _Optional[int] = ...) -> None: ...
+
+class LogMetricsRequest(_message.Message):
+    __slots__ = ("batch",)
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    batch: _record_pb2.Batch
+    def __init__(self, batch: _Optional[_Union[_record_pb2.Batch, _Mapping]] = ...) -> None: ...
+
+class LogMetricsResponse(_message.Message):
+    __slots__ = ("run_id", "writer_id", "acked_sequence")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    ACKED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    writer_id: str
+    acked_sequence: int
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., acked_sequence: _Optional[int] = ...) -> None: ...
+
+class LogArtifactRequest(_message.Message):
+    __slots__ = ("manifest", "chunk")
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    manifest: _run_pb2.Artifact
+    chunk: BlobChunk
+    def __init__(self, manifest: _Optional[_Union[_run_pb2.Artifact, _Mapping]] = ..., chunk: _Optional[_Union[BlobChunk, _Mapping]] = ...) -> None: ...
+
+class BlobChunk(_message.Message):
+    __slots__ = ("sha256", "offset_bytes", "data")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    sha256: bytes
+    offset_bytes: int
+    data: bytes
+    def __init__(self, sha256: _Optional[bytes] = ..., offset_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class LogArtifactResponse(_message.Message):
+    __slots__ = ("missing", "artifact")
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    missing: MissingBlobs
+    artifact: _run_pb2.Artifact
+    def __init__(self, missing: _Optional[_Union[MissingBlobs, _Mapping]] = ..., artifact: _Optional[_Union[_run_pb2.Artifact, _Mapping]] = ...) -> None: ...
+
+class MissingBlobs(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, sha256: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class FinishRunRequest(_message.Message):
+    __slots__ = ("run_id", "writer_id", "last_sequence", "exit_code", "state", "reason", "summary")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITER_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    writer_id: str
+    last_sequence: int
+    exit_code: int
+    state: _record_pb2.RunState
+    reason: str
+    summary: _record_pb2.KeyValueList
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., exit_code: _Optional[int] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ...) -> None: ...
+
+class FinishRunResponse(_message.Message):
+    __slots__ = ("state", "journaled_row_count")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    JOURNALED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    state: _record_pb2.RunState
+    journaled_row_count: int
+    def __init__(self, state: _Optional[_Union[_record_pb2.RunState, str]] = ..., journaled_row_count: _Optional[int] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("run_ids", "metric")
+    RUN_IDS_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    run_ids: _containers.RepeatedScalarFieldContainer[str]
+    metric: str
+    def __init__(self, run_ids: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ...) -> None: ...
+
+class CompareResponse(_message.Message):
+    __slots__ = ("runs", "metrics", "metric", "best_run_id", "config_differences", "url")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    BEST_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
+    metrics: _containers.RepeatedCompositeFieldContainer[_run_pb2.MetricComparison]
+    metric: str
+    best_run_id: str
+    config_differences: _containers.RepeatedCompositeFieldContainer[_run_pb2.ConfigDifference]
+    url: str
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., best_run_id: _Optional[str] = ..., config_differences: _Optional[_Iterable[_Union[_run_pb2.ConfigDifference, _Mapping]]] = ..., url: _Optional[str] = ...) -> None: ...
+
+class UpdateRunRequest(_message.Message):
+    __slots__ = ("run_id", "name", "notes", "add_tags", "remove_tags", "config")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    ADD_TAGS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_TAGS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    name: str
+    notes: str
+    add_tags: _containers.RepeatedScalarFieldContainer[str]
+    remove_tags: _containers.RepeatedScalarFieldContainer[str]
+    config: _record_pb2.KeyValueList
+    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., notes: _Optional[str] = ..., add_tags: _Optional[_Iterable[str]] = ..., remove_tags: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ...) -> None: ...
+
+class UpdateRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
+
+class ConfigureRequest(_message.Message):
+    __slots__ = ("enabled", "project", "entity", "api_key", "tags")
+    ENABLED_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_FIELD_NUMBER: _ClassVar[int]
+    API_KEY_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    enabled: bool
+    project: str
+    entity: str
+    api_key: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, enabled: bool = ..., project: _Optional[str] = ..., entity: _Optional[str] = ..., api_key: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ConfigureResponse(_message.Message):
+    __slots__ = ("wandb",)
+    WANDB_FIELD_NUMBER: _ClassVar[int]
+    wandb: _run_pb2.WandbStatus
+    def __init__(self, wandb: _Optional[_Union[_run_pb2.WandbStatus, _Mapping]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("sentence", "version", "journal_id", "data_dir", "start_time", "runs", "wandb")
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    WANDB_FIELD_NUMBER: _ClassVar[int]
+    sentence: str
+    version: str
+    journal_id: str
+    data_dir: str
+    start_time: _timestamp_pb2.Timestamp
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunStatus]
+    wandb: _run_pb2.WandbStatus
+    def __init__(self, sentence: _Optional[str] = ..., version: _Optional[str] = ..., journal_id: _Optional[str] = ..., data_dir: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[_run_pb2.RunStatus, _Mapping]]] = ..., wandb: _Optional[_Union[_run_pb2.WandbStatus, _Mapping]] = ...) -> None: ...
+
+class GetRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class GetRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ("project", "page_size", "page_token")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    page_size: int
+    page_token: str
+    def __init__(self, project: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListRunsResponse(_message.Message):
+    __slots__ = ("runs", "next_page_token")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
+    next_page_token: str
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ReadMetricsRequest(_message.Message):
+    __slots__ = ("run_id", "keys", "min_step", "max_step", "max_points")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    MIN_STEP_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEP_FIELD_NUMBER: _ClassVar[int]
+    MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    min_step: int
+    max_step: int
+    max_points: int
+    def __init__(self, run_id: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., min_step: _Optional[int] = ..., max_step: _Optional[int] = ..., max_points: _Optional[int] = ...) -> None: ...
+
+class ReadMetricsResponse(_message.Message):
+    __slots__ = ("ordinals", "frame")
+    ORDINALS_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    ordinals: _containers.RepeatedScalarFieldContainer[int]
+    frame: _record_pb2.MetricFrame
+    def __init__(self, ordinals: _Optional[_Iterable[int]] = ..., frame: _Optional[_Union[_record_pb2.MetricFrame, _Mapping]] = ...) -> None: ...
+
+class WatchRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class WatchRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
+
+class ListArtifactsRequest(_message.Message):
+    __slots__ = ("run_id", "page_size", "page_token")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    page_size: int
+    page_token: str
+    def __init__(self, run_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListArtifactsResponse(_message.Message):
+    __slots__ = ("artifacts", "next_page_token")
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    artifacts: _containers.RepeatedCompositeFieldContainer[_run_pb2.Artifact]
+    next_page_token: str
+    def __init__(self, artifacts: _Optional[_Iterable[_Union[_run_pb2.Artifact, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ReadArtifactRequest(_message.Message):
+    __slots__ = ("artifact", "file")
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    artifact: str
+    file: str
+    def __init__(self, artifact: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
+
+class ReadArtifactResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
