@@ -1,1 +1,1 @@
-"""s"""
+"""The sidecar: one process that keeps what trainers log and owns all W&B state."""

@@ -1,0 +1,281 @@
+"""What trainers say, as the sidecar's own values: decoded from the journal, handed to sinks.
+
+This is the one place that turns `record.proto` into values and back, so that nothing behind it sees
+a protobuf message. Arrays are numpy's, in the type in which the trainer logged them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NewType
+
+import numpy as np
+import numpy.typing as npt
+
+from pillion.v1 import record_pb2
+from pillion.values import Value, from_key_values, to_key_values
+
+RunId = NewType("RunId", str)
+WriterId = NewType("WriterId", str)
+Offset = NewType("Offset", int)
+"""A place in the journal; every entry has one, larger than all before it. 0: before the first."""
+
+
+class RunState(IntEnum):
+    """How a run stands; of several writers' ends the largest is the run's."""
+
+    RUNNING = record_pb2.RUN_STATE_RUNNING
+    FINISHED = record_pb2.RUN_STATE_FINISHED
+    STOPPED = record_pb2.RUN_STATE_STOPPED
+    FAILED = record_pb2.RUN_STATE_FAILED
+    CRASHED = record_pb2.RUN_STATE_CRASHED
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process, told from every other of the host's life. See `record.proto`."""
+
+    boot_id: str
+    pid_namespace: int
+    pid: int
+    start_time_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where a writer runs, as it says itself; empty strings for what it does not say."""
+
+    host: str = ""
+    process: ProcessIdentity | None = None
+    program: str = ""
+    python_version: str = ""
+    platform: str = ""
+    client_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """A writer starts or joins a run."""
+
+    run_id: RunId
+    writer_id: WriterId
+    project: str
+    name: str
+    group: str
+    job_type: str
+    tags: tuple[str, ...]
+    notes: str
+    config: Mapping[str, Value]
+    environment: Environment
+    time_unix_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinish:
+    """A writer has ended."""
+
+    run_id: RunId
+    writer_id: WriterId
+    state: RunState
+    exit_code: int | None
+    reason: str
+    summary: Mapping[str, Value]
+    time_unix_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Consecutive rows with the same keys. All arrays are of shape (rows,)."""
+
+    first_ordinal: int
+    steps: npt.NDArray[np.int64]
+    times_unix_nano: npt.NDArray[np.int64]
+    columns: Mapping[str, npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.steps)
+
+    def rows(self) -> Iterator[tuple[int, int, int, dict[str, float | int | bool]]]:
+        """Yield (ordinal, step, time in ns, values as plain Python) row by row."""
+        columns = [column.tolist() for column in self.columns.values()]
+        keys = tuple(self.columns)
+        axes = zip(self.steps.tolist(), self.times_unix_nano.tolist(), strict=True)
+        for index, (step, time_unix_nano) in enumerate(axes):
+            values = {key: column[index] for key, column in zip(keys, columns, strict=True)}
+            yield self.first_ordinal + index, step, time_unix_nano, values
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigUpdate:
+    """Hyperparameters to merge at the top level."""
+
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryUpdate:
+    """Summary values to merge at the top level; they stand against last logged values."""
+
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class LostRange:
+    """Batches that a writer had to give up."""
+
+    first_sequence: int
+    last_sequence: int
+    row_count: int
+
+
+Record = Frame | ConfigUpdate | SummaryUpdate | LostRange
+
+_STATES_ENDED = frozenset(RunState) - {RunState.RUNNING}
+
+
+def decode_start(payload: bytes) -> RunStart:
+    """Decode a journaled `RunStart`."""
+    message = record_pb2.RunStart.FromString(payload)
+    return RunStart(
+        run_id=RunId(message.run_id),
+        writer_id=WriterId(message.writer_id),
+        project=message.project,
+        name=message.name,
+        group=message.group,
+        job_type=message.job_type,
+        tags=tuple(message.tags),
+        notes=message.notes,
+        config=from_key_values(message.config),
+        environment=decode_environment(message.environment),
+        time_unix_nano=message.time_unix_nano,
+    )
+
+
+def encode_start(start: RunStart) -> bytes:
+    """Encode a `RunStart` for the journal."""
+    return record_pb2.RunStart(
+        run_id=start.run_id,
+        writer_id=start.writer_id,
+        project=start.project,
+        name=start.name,
+        group=start.group,
+        job_type=start.job_type,
+        tags=start.tags,
+        notes=start.notes,
+        config=to_key_values(start.config),
+        environment=encode_environment(start.environment),
+        time_unix_nano=start.time_unix_nano,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_environment(message: record_pb2.Environment) -> Environment:
+    """Decode where a writer runs."""
+    process = None
+    if message.HasField("process"):
+        process = ProcessIdentity(
+            boot_id=message.process.boot_id,
+            pid_namespace=message.process.pid_namespace,
+            pid=message.process.pid,
+            start_time_ticks=message.process.start_time_ticks,
+        )
+    return Environment(
+        host=message.host,
+        process=process,
+        program=message.program,
+        python_version=message.python_version,
+        platform=message.platform,
+        client_version=message.client_version,
+    )
+
+
+def encode_environment(environment: Environment) -> record_pb2.Environment:
+    """Encode where a writer runs."""
+    message = record_pb2.Environment(
+        host=environment.host,
+        program=environment.program,
+        python_version=environment.python_version,
+        platform=environment.platform,
+        client_version=environment.client_version,
+    )
+    if (process := environment.process) is not None:
+        message.process.boot_id = process.boot_id
+        message.process.pid_namespace = process.pid_namespace
+        message.process.pid = process.pid
+        message.process.start_time_ticks = process.start_time_ticks
+    return message
+
+
+def decode_finish(payload: bytes) -> RunFinish:
+    """Decode a journaled `RunFinish`."""
+    message = record_pb2.RunFinish.FromString(payload)
+    return RunFinish(
+        run_id=RunId(message.run_id),
+        writer_id=WriterId(message.writer_id),
+        state=RunState(message.state),
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        reason=message.reason,
+        summary=from_key_values(message.summary),
+        time_unix_nano=message.time_unix_nano,
+    )
+
+
+def encode_finish(finish: RunFinish) -> bytes:
+    """Encode a `RunFinish` for the journal."""
+    assert finish.state in _STATES_ENDED
+    return record_pb2.RunFinish(
+        run_id=finish.run_id,
+        writer_id=finish.writer_id,
+        state=finish.state.value,
+        exit_code=finish.exit_code,
+        reason=finish.reason,
+        summary=to_key_values(finish.summary),
+        time_unix_nano=finish.time_unix_nano,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_batch(payload: bytes, first_ordinal: int) -> list[Record]:
+    """Decode a journaled `Batch` whose first row has this ordinal in its run."""
+    batch = record_pb2.Batch.FromString(payload)
+    records: list[Record] = []
+    for message in batch.records:
+        record = _decode_record(message, first_ordinal)
+        if isinstance(record, Frame):
+            first_ordinal += len(record)
+        records.append(record)
+    return records
+
+
+def _decode_record(message: record_pb2.Record, first_ordinal: int) -> Record:
+    match message.WhichOneof("kind"):
+        case "metric_frame":
+            frame = message.metric_frame
+            return Frame(
+                first_ordinal=first_ordinal,
+                steps=np.array(frame.steps, np.int64),
+                times_unix_nano=np.array(frame.times_unix_nano, np.int64),
+                columns={column.key: _decode_column(column) for column in frame.columns},
+            )
+        case "config_update":
+            return ConfigUpdate(from_key_values(message.config_update.values))
+        case "summary_update":
+            return SummaryUpdate(from_key_values(message.summary_update.values))
+        case "lost_range":
+            lost = message.lost_range
+            return LostRange(lost.first_sequence, lost.last_sequence, lost.row_count)
+        case kind:
+            raise AssertionError(f"a record of kind {kind} passed validation")
+
+
+def _decode_column(
+    column: record_pb2.MetricColumn,
+) -> npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]:
+    match column.WhichOneof("values"):
+        case "doubles":
+            return np.array(column.doubles.values, np.float64)
+        case "int64s":
+            return np.array(column.int64s.values, np.int64)
+        case "bools":
+            return np.array(column.bools.values, np.bool_)
+        case kind:
+            raise AssertionError(f"a column of kind {kind} passed validation")

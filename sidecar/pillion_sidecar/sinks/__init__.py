@@ -1,0 +1,50 @@
+"""Sinks: where journaled records are delivered to.
+
+A sink lives in a worker process of its own (`delivery.py` starts it, `worker.py` drives it) and is
+called from one thread. It keeps a cursor per run, together with its data: what it has confirmed, not
+what it was handed. After a restart delivery goes on behind that cursor, so whatever a sink has not
+confirmed it gets again, from the same place and in the same order.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pillion_sidecar.records import Offset, Record, RunFinish, RunId, RunStart
+
+__all__ = ["Sink"]
+
+
+class Sink(Protocol):
+    """A destination. All sinks pass `tests/contract/test_sinks.py`.
+
+    Every call but `position` may raise `SinkError`: nothing of that call counts, and it is repeated
+    later with the same arguments. For one run, offsets only grow; each names the last journal entry
+    that the call covers.
+    """
+
+    def start(self, offset: Offset, start: RunStart) -> None:
+        """Open the run, join another writer to it, or open it again after its end.
+
+        Of the first writer everything is taken; of later ones config (merged) and tags (added).
+        """
+
+    def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
+        """Take records in order; a frame's rows carry their ordinals.
+
+        May come after `finish`: the run is then open again.
+        """
+
+    def finish(self, offset: Offset, finish: RunFinish) -> None:
+        """End the run: its last writer has gone."""
+
+    def position(self, run_id: RunId) -> Offset:
+        """Return the cursor: all entries of the run up to here are durable. 0 for unknown runs."""
+
+    def row_count(self, run_id: RunId) -> int:
+        """Return how many rows of the run are durable here."""
+
+    def flush(self) -> None:
+        """Make durable what was handed over, as far as it can be without waiting for a network."""
+
+    def close(self) -> None:
+        """Let go of everything. Runs that have not ended stay as they are and can be gone on with."""

@@ -1,0 +1,86 @@
+"""A sink that keeps everything in memory: the reference for the contract, and a fake for tests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pillion.values import Value
+from pillion_sidecar.records import (
+    ConfigUpdate,
+    Frame,
+    LostRange,
+    Offset,
+    Record,
+    RunFinish,
+    RunId,
+    RunStart,
+    RunState,
+    SummaryUpdate,
+)
+
+
+@dataclass
+class MemoryRun:
+    """One run as the sink has it. A row is (ordinal, step, time in ns, values)."""
+
+    start: RunStart
+    tags: list[str]
+    config: dict[str, Value]
+    summary: dict[str, Value] = field(default_factory=dict)
+    rows: list[tuple[int, int, int, dict[str, float | int | bool]]] = field(default_factory=list)
+    state: RunState = RunState.RUNNING
+    finish: RunFinish | None = None
+    lost_row_count: int = 0
+    cursor: Offset = Offset(0)
+
+
+class MemorySink:
+    """See `Sink`. `runs` is open to look at."""
+
+    def __init__(self) -> None:
+        self.runs: dict[RunId, MemoryRun] = {}
+
+    def start(self, offset: Offset, start: RunStart) -> None:
+        run = self.runs.get(start.run_id)
+        if run is None:
+            run = MemoryRun(start=start, tags=list(start.tags), config=dict(start.config))
+            self.runs[start.run_id] = run
+        else:
+            run.tags += [tag for tag in start.tags if tag not in run.tags]
+            run.config.update(start.config)
+            run.state, run.finish = RunState.RUNNING, None
+        run.cursor = offset
+
+    def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
+        run = self.runs[run_id]
+        run.state, run.finish = RunState.RUNNING, None
+        for record in records:
+            match record:
+                case Frame():
+                    run.rows.extend(record.rows())
+                case ConfigUpdate():
+                    run.config.update(record.values)
+                case SummaryUpdate():
+                    run.summary.update(record.values)
+                case LostRange():
+                    run.lost_row_count += record.row_count
+        run.cursor = offset
+
+    def finish(self, offset: Offset, finish: RunFinish) -> None:
+        run = self.runs[finish.run_id]
+        run.summary.update(finish.summary)
+        run.state, run.finish = finish.state, finish
+        run.cursor = offset
+
+    def position(self, run_id: RunId) -> Offset:
+        run = self.runs.get(run_id)
+        return run.cursor if run else Offset(0)
+
+    def row_count(self, run_id: RunId) -> int:
+        run = self.runs.get(run_id)
+        return len(run.rows) if run else 0
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is held."""
