@@ -16,7 +16,7 @@ class PillionError(Exception):
     """
 
     message: str
-    reason: str = "UNSPECIFIED"
+    reason: str = "INVALID"
     facts: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:

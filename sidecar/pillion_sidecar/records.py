@@ -12,6 +12,7 @@ from typing import NewType
 import numpy as np
 import numpy.typing as npt
 
+from pillion.process import ProcessIdentity
 from pillion.v1 import record_pb2
 from pillion.values import Value, from_key_values, to_key_values
 
@@ -29,16 +30,6 @@ class RunState(IntEnum):
     STOPPED = record_pb2.RUN_STATE_STOPPED
     FAILED = record_pb2.RUN_STATE_FAILED
     CRASHED = record_pb2.RUN_STATE_CRASHED
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
-    """A process, told from every other of the host's life. See `record.proto`."""
-
-    boot_id: str
-    pid_namespace: int
-    pid: int
-    start_time_ticks: int
 
 
 @dataclass(frozen=True, slots=True)

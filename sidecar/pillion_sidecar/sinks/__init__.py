@@ -1,9 +1,9 @@
 """Sinks: where journaled records are delivered to.
 
 A sink lives in a worker process of its own (`delivery.py` starts it, `worker.py` drives it) and is
-called from one thread. It keeps a cursor per run, together with its data: what it has confirmed, not
-what it was handed. After a restart delivery goes on behind that cursor, so whatever a sink has not
-confirmed it gets again, from the same place and in the same order.
+called from one thread. It keeps a cursor per run, together with its data: what it has confirmed,
+not what it was handed. After a restart delivery goes on behind that cursor, so whatever a sink has
+not confirmed it gets again, from the same place and in the same order.
 """
 
 from collections.abc import Sequence
@@ -47,4 +47,4 @@ class Sink(Protocol):
         """Make durable what was handed over, as far as it can be without waiting for a network."""
 
     def close(self) -> None:
-        """Let go of everything. Runs that have not ended stay as they are and can be gone on with."""
+        """Let go of everything. Runs that have not ended can be gone on with later."""

@@ -30,7 +30,7 @@ class MemoryRun:
     state: RunState = RunState.RUNNING
     finish: RunFinish | None = None
     lost_row_count: int = 0
-    cursor: Offset = Offset(0)
+    cursor: Offset = field(default=Offset(0))
 
 
 class MemorySink:

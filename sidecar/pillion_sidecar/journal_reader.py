@@ -1,0 +1,127 @@
+"""Reading the journal: for the workers that deliver it, and for the status.
+
+A reader has a connection of its own, in any process, that can never write. It reads in short
+transactions, so that it never holds up a checkpoint, and never makes one.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from pillion_sidecar.records import Offset, RunId, RunState, WriterId
+
+
+class EntryKind(IntEnum):
+    """What an entry's payload is."""
+
+    START = 1
+    """A `RunStart`: a writer started the run, joined it or came back to it."""
+    BATCH = 2
+    """A `Batch`."""
+    FINISH = 3
+    """A `RunFinish`: a writer ended, others live on."""
+    END = 4
+    """A `RunFinish`: the run's last writer ended; state and exit code are the run's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry. `payload` is None if what is on disk is not what was written."""
+
+    offset: Offset
+    run_id: RunId
+    writer_id: WriterId
+    sequence: int
+    kind: EntryKind
+    first_ordinal: int
+    row_count: int
+    payload: bytes | None
+
+
+class JournaledRun(NamedTuple):
+    """A run as the journal knows it: every row it ever took, trimmed or not."""
+
+    run_id: RunId
+    state: RunState
+    row_count: int
+    last_offset: Offset
+
+
+class JournalReader:
+    """The reading end: a connection of its own, in any process, that can never write."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def runs_behind(self, offset: Offset) -> list[tuple[RunId, Offset]]:
+        """Return each run with entries behind this offset, and its last one, oldest first."""
+        return self._db.execute(
+            "SELECT run_id, max(offset) FROM entries WHERE offset > ? GROUP BY run_id "
+            "ORDER BY min(offset)",
+            (offset,),
+        ).fetchall()
+
+    def entries(self, run_id: RunId, after: Offset, bytes_max: int) -> list[Entry]:
+        """Return a run's next entries in order; payloads beyond `bytes_max` wait, one comes."""
+        entries: list[Entry] = []
+        rows = self._db.execute(
+            "SELECT offset, writer_id, sequence, kind, first_ordinal, row_count, crc32, payload "
+            "FROM entries WHERE run_id = ? AND offset > ? ORDER BY offset",
+            (run_id, after),
+        )
+        for offset, writer_id, sequence, kind, first_ordinal, row_count, crc32, payload in rows:
+            entries.append(
+                Entry(
+                    Offset(offset),
+                    run_id,
+                    WriterId(writer_id),
+                    sequence,
+                    EntryKind(kind),
+                    first_ordinal,
+                    row_count,
+                    payload if zlib.crc32(payload) == crc32 else None,
+                )
+            )
+            bytes_max -= len(payload)
+            if bytes_max <= 0:
+                break
+        rows.close()
+        return entries
+
+    def run(self, run_id: RunId) -> JournaledRun | None:
+        """Return one run."""
+        return next(self._journaled_runs("WHERE run_id = ?", (run_id,)), None)
+
+    def runs(self) -> list[JournaledRun]:
+        """Return all runs, the latest first."""
+        return list(self._journaled_runs("ORDER BY last_offset DESC", ()))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def _journaled_runs(self, tail: str, values: tuple[str, ...]) -> Iterator[JournaledRun]:
+        rows = self._db.execute(
+            "SELECT run_id, state, next_ordinal, (SELECT coalesce(max(offset), 0) FROM entries "
+            f"WHERE entries.run_id = runs.run_id) AS last_offset FROM runs {tail}",
+            values,
+        )
+        for run_id, state, row_count, last_offset in rows:
+            yield JournaledRun(RunId(run_id), RunState(state), row_count, Offset(last_offset))
+
+
+def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+    """Open a connection without implicit transactions, for one thread at a time."""
+    db = sqlite3.connect(database, uri=uri, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA busy_timeout = 10000")
+    return db

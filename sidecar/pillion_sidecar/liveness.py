@@ -1,0 +1,79 @@
+"""Which writers still live: by their process on this host, else by a lease.
+
+A trainer that dies says nothing. Where its process can be seen from here (same boot, same pid
+namespace) it is looked up once a second; elsewhere a writer counts as gone when it has had no
+stream open and said nothing for `LEASE_S`. Only monotonic time is used.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pillion.process import ProcessIdentity, is_alive, process_identity
+from pillion_sidecar.records import Environment, RunId, WriterId
+
+LEASE_S = 60.0
+"""How long a writer that cannot be seen may be silent."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    process: ProcessIdentity | None
+    """Set if it can be seen from here."""
+    heard_s: float
+    stream_count: int = 0
+
+
+class Liveness:
+    """Knows the writers that have not ended. Used from the event loop only."""
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._writers: dict[tuple[RunId, WriterId], _Writer] = {}
+        self._here = process_identity(os.getpid())
+
+    def add(self, run_id: RunId, writer_id: WriterId, environment: Environment) -> None:
+        """Begin to look after a writer, or go on to."""
+        if (run_id, writer_id) in self._writers:
+            self.heard(run_id, writer_id)
+            return
+        process = environment.process
+        if process is not None and not self._is_visible(process):
+            process = None
+        self._writers[run_id, writer_id] = _Writer(process, self._monotonic())
+
+    def heard(self, run_id: RunId, writer_id: WriterId, streams: int = 0) -> None:
+        """Note a sign of life; `streams` is 1 for a stream that opened, -1 for one that closed."""
+        if writer := self._writers.get((run_id, writer_id)):
+            writer.heard_s = self._monotonic()
+            writer.stream_count += streams
+
+    def remove(self, run_id: RunId, writer_id: WriterId) -> None:
+        """Look after a writer no longer: it has ended."""
+        self._writers.pop((run_id, writer_id), None)
+
+    def gone(self) -> list[tuple[RunId, WriterId, str]]:
+        """Return the writers that are gone, each with the reason, for people.
+
+        One whose stream is still open is left: what it sent is still being read.
+        """
+        found = []
+        for (run_id, writer_id), writer in self._writers.items():
+            if writer.stream_count > 0:
+                continue
+            if writer.process is not None:
+                if not is_alive(writer.process):
+                    reason = f"Its process {writer.process.pid} vanished without finishing."
+                    found.append((run_id, writer_id, reason))
+            elif self._monotonic() - writer.heard_s > LEASE_S:
+                reason = f"Nothing was heard of it for {LEASE_S:.0f} s."
+                found.append((run_id, writer_id, reason))
+        return found
+
+    def _is_visible(self, process: ProcessIdentity) -> bool:
+        return (
+            self._here is not None
+            and process.boot_id == self._here.boot_id
+            and process.pid_namespace == self._here.pid_namespace
+        )

@@ -1,0 +1,162 @@
+"""The sidecar's settings: by flag, by `PILLION_*` variable, or in a TOML file, in that order.
+
+Also decides where the data lives if nothing is said. Settings are ours; what users give a run is
+its config.
+"""
+
+import os
+import platform
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pillion.address import Address, AddressError, default_address
+from pillion_sidecar.errors import SettingsError
+
+NETWORK_FILESYSTEMS = {
+    *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "9p", "ceph", "afs", "glusterfs"),
+    *("fuse.sshfs", "fuse.glusterfs"),
+}
+"""Where locks and SQLite's WAL cannot be relied on."""
+
+
+def default_data_dir() -> Path:
+    """Return `$XDG_DATA_HOME/pillion/HOST`, or a local directory if that is on a network.
+
+    Home is on a network filesystem on many clusters; locks and SQLite's WAL do not hold there.
+    """
+    base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    directory = base / "pillion" / (platform.node() or "localhost")
+    if filesystem_of(directory) in NETWORK_FILESYSTEMS:
+        return Path("/var/tmp") / f"pillion-{os.getuid()}"  # noqa: S108 - made 0700 and checked
+    return directory
+
+
+def filesystem_of(path: Path) -> str:
+    """Return the type of the filesystem that holds a path, as /proc/self/mountinfo names it."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    found = ""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        mount, _, source = line.partition(" - ")
+        if mount.split()[2] == wanted:
+            found = source.split()[0]
+    return found
+
+
+class WandbMode(StrEnum):
+    """What becomes of runs at W&B."""
+
+    AUTO = "auto"
+    """Online if there is a key, else offline."""
+    ONLINE = "online"
+    OFFLINE = "offline"
+    DISABLED = "disabled"
+    """Nothing of wandb is started."""
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. Build it with `load`."""
+
+    model_config = SettingsConfigDict(env_prefix="PILLION_", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    """Holds the journal, the store and W&B's files; one per host, on a local disk."""
+    listen: str = Field(default_factory=lambda: str(default_address()))
+    """`unix:PATH`, or `HOST:PORT` on loopback."""
+    wandb_mode: WandbMode = WandbMode.AUTO
+    wandb_api_key: SecretStr | None = Field(default=None, validation_alias="WANDB_API_KEY")
+    drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
+    """How long a stop may take to deliver what is left."""
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, text: str) -> str:
+        address = Address.parse(text)
+        if not address.is_loopback:
+            raise AddressError(
+                f"{text} can be reached from other machines, which needs TLS; this version does "
+                "not have it. Listen on unix:PATH or 127.0.0.1:PORT."
+            )
+        return str(address)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings calls it so
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables, then the file named by PILLION_SETTINGS."""
+        file = os.environ.get("PILLION_SETTINGS")
+        toml = TomlConfigSettingsSource(settings_cls, Path(file)) if file else None
+        return (init_settings, env_settings, *([toml] if toml else []))
+
+    @property
+    def address(self) -> Address:
+        """Where to listen."""
+        return Address.parse(self.listen)
+
+    @property
+    def wandb_mode_resolved(self) -> WandbMode:
+        """`wandb_mode` without AUTO."""
+        if self.wandb_mode is not WandbMode.AUTO:
+            return self.wandb_mode
+        return WandbMode.ONLINE if self.wandb_api_key else WandbMode.OFFLINE
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's database."""
+        return self.data_dir / "journal.db"
+
+    @property
+    def store_url(self) -> str:
+        """The store's database, for SQLAlchemy."""
+        return f"sqlite:///{self.data_dir / 'store.db'}"
+
+    @property
+    def wandb_dir(self) -> Path:
+        """Where W&B's files are; `wandb sync` works on its `wandb` folder."""
+        return self.data_dir / "wandb"
+
+    @property
+    def token_path(self) -> Path:
+        """The token that TCP callers must show."""
+        return self.data_dir / "token"
+
+
+def load(**flags: Any) -> Settings:
+    """Build settings from flags (None: not given), variables and file.
+
+    Raises:
+        SettingsError: Something is wrong; all mistakes are named at once.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        mistakes = [
+            f"{'.'.join(str(part) for part in mistake['loc'])}: "
+            f"{mistake['msg'].removeprefix('Value error, ')}"
+            for mistake in error.errors()
+        ]
+        raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(mistakes)) from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"The settings file cannot be read: {error}.") from error

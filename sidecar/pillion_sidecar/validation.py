@@ -1,0 +1,221 @@
+"""Checks of what callers send, before anything of it is kept.
+
+Each function returns the checked values or raises `PeerError`, saying what is wrong and where. They
+run on the event loop, so each looks at a column, never at a value, where it can.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from pillion.v1 import record_pb2, telemetry_service_pb2
+from pillion.values import from_key_values
+from pillion_sidecar.errors import PeerError
+from pillion_sidecar.records import (
+    RunFinish,
+    RunId,
+    RunStart,
+    RunState,
+    WriterId,
+    decode_environment,
+)
+
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEY_BYTES_MAX = 1024
+TEXT_BYTES_MAX = 64 * 1024
+TAGS_MAX = 256
+VALUES_DEPTH_MAX = 40
+"""Nesting of config and summary that is taken; what our own client makes is less deep."""
+
+_ENDS = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
+_TAKEN_RECORDS = {"metric_frame", "config_update", "summary_update", "lost_range"}
+
+
+class CheckedBatch(NamedTuple):
+    """A batch that can be journaled as it is."""
+
+    run_id: RunId
+    writer_id: WriterId
+    first_sequence: int
+    """Its own sequence, but for a batch that stands for lost ones: the first of those."""
+    sequence: int
+    row_count: int
+    payload: bytes
+
+
+def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
+    """Check a StartRun; ids that are left out are made."""
+    run_id = check_run_id(request.run_id or uuid.uuid4().hex[:8])
+    for field in ("project", "name", "group", "job_type"):
+        _check_text(getattr(request, field), field, KEY_BYTES_MAX)
+    _check_text(request.notes, "notes", TEXT_BYTES_MAX)
+    if len(request.tags) > TAGS_MAX:
+        raise PeerError(f"tags: {len(request.tags)} of them; at most {TAGS_MAX} are taken.")
+    for tag in request.tags:
+        _check_text(tag, "tags", KEY_BYTES_MAX)
+    _check_key_values(request.config, "config")
+    return RunStart(
+        run_id=run_id,
+        writer_id=_check_writer_id(request.writer_id or uuid.uuid4().hex),
+        project=request.project or "uncategorized",
+        name=request.name or run_id,
+        group=request.group,
+        job_type=request.job_type,
+        tags=tuple(dict.fromkeys(request.tags)),
+        notes=request.notes,
+        config=from_key_values(request.config),
+        environment=decode_environment(request.environment),
+        time_unix_nano=(
+            request.start_time.ToNanoseconds() if request.HasField("start_time") else time.time_ns()
+        ),
+    )
+
+
+def check_log(raw: bytes) -> CheckedBatch:
+    """Decode and check a LogMetrics message."""
+    try:
+        batch = telemetry_service_pb2.LogMetricsRequest.FromString(raw).batch
+    except DecodeError as error:
+        raise PeerError(f"This is no LogMetricsRequest: {error}.", "MALFORMED") from None
+    run_id, writer_id = check_run_id(batch.run_id), _check_writer_id(batch.writer_id)
+    if not 0 < batch.sequence < 2**63:
+        raise PeerError("batch.sequence: batches are numbered from 1 on, per writer.")
+    if not batch.records:
+        raise PeerError("batch.records: there is nothing in this batch.")
+    first_sequence = batch.sequence
+    row_count = 0
+    for index, record in enumerate(batch.records):
+        kind = record.WhichOneof("kind")
+        where = f"batch.records[{index}].{kind}"
+        if kind not in _TAKEN_RECORDS:
+            raise PeerError(
+                f"batch.records[{index}]: this sidecar does not take "
+                f"{kind or 'a record without content'}.",
+                "RECORD_UNSUPPORTED",
+            )
+        if kind == "metric_frame":
+            row_count += _check_frame(record.metric_frame, where)
+        elif kind == "config_update":
+            _check_key_values(record.config_update.values, where)
+        elif kind == "summary_update":
+            _check_key_values(record.summary_update.values, where)
+        else:
+            first_sequence = _check_lost(record.lost_range, batch, where)
+    return CheckedBatch(
+        run_id,
+        writer_id,
+        first_sequence,
+        batch.sequence,
+        row_count,
+        batch.SerializeToString(deterministic=True),
+    )
+
+
+def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
+    """Check a FinishRun; the state that is left out follows from the exit code."""
+    state = RunState.FAILED if request.exit_code else RunState.FINISHED
+    if request.state:
+        if request.state not in {state.value for state in _ENDS}:
+            raise PeerError("state: a run ends as FINISHED, STOPPED or FAILED.")
+        state = RunState(request.state)
+    _check_text(request.reason, "reason", TEXT_BYTES_MAX)
+    _check_key_values(request.summary, "summary")
+    return RunFinish(
+        run_id=check_run_id(request.run_id),
+        writer_id=_check_writer_id(request.writer_id),
+        state=state,
+        exit_code=request.exit_code,
+        reason=request.reason,
+        summary=from_key_values(request.summary),
+        time_unix_nano=time.time_ns(),
+    )
+
+
+def check_run_id(text: str) -> RunId:
+    """Check a run id."""
+    return RunId(_check_id(text, "run_id"))
+
+
+def _check_writer_id(text: str) -> WriterId:
+    return WriterId(_check_id(text, "writer_id"))
+
+
+def _check_id(text: str, field: str) -> str:
+    if not ID_PATTERN.fullmatch(text):
+        raise PeerError(
+            f"{field}: {text[:80]!r} is none. Take 1 to 64 letters, digits, '.', '_' and '-', the "
+            "first a letter or digit."
+        )
+    return text
+
+
+def _check_frame(frame: record_pb2.MetricFrame, where: str) -> int:
+    """Check a frame; return its rows."""
+    row_count = len(frame.steps)
+    if row_count == 0:
+        raise PeerError(f"{where}.steps: a frame has at least one row.")
+    if len(frame.times_unix_nano) != row_count:
+        raise PeerError(
+            f"{where}.times_unix_nano: {len(frame.times_unix_nano)} times for {row_count} steps."
+        )
+    if not frame.columns:
+        raise PeerError(f"{where}.columns: a row has at least one value.")
+    _check_keys((column.key for column in frame.columns), f"{where}.columns")
+    for column in frame.columns:
+        kind = column.WhichOneof("values")
+        value_count = len(getattr(column, kind).values) if kind else 0
+        if value_count != row_count:
+            raise PeerError(
+                f"{where}.columns[{column.key!r}]: {value_count} values for {row_count} steps."
+            )
+    return row_count
+
+
+def _check_lost(lost: record_pb2.LostRange, batch: record_pb2.Batch, where: str) -> int:
+    """Check a lost range; return its first sequence."""
+    if len(batch.records) > 1 or lost.last_sequence != batch.sequence:
+        raise PeerError(f"{where}: it is alone in its batch, which has the last lost number.")
+    if not 0 < lost.first_sequence <= lost.last_sequence or lost.row_count >= 2**63:
+        raise PeerError(f"{where}: first_sequence is 1 to last_sequence.")
+    return lost.first_sequence
+
+
+def _check_key_values(values: record_pb2.KeyValueList, where: str, depth: int = 0) -> None:
+    if depth > VALUES_DEPTH_MAX:
+        raise PeerError(f"{where}: nested more than {VALUES_DEPTH_MAX} deep.")
+    _check_keys((entry.key for entry in values.values), where)
+    for entry in values.values:
+        _check_value(entry.value, f"{where}.{entry.key}", depth)
+
+
+def _check_value(value: record_pb2.AnyValue, where: str, depth: int) -> None:
+    kind = value.WhichOneof("value")
+    if kind == "kvlist_value":
+        _check_key_values(value.kvlist_value, where, depth + 1)
+    elif kind == "array_value":
+        if depth >= VALUES_DEPTH_MAX:
+            raise PeerError(f"{where}: nested more than {VALUES_DEPTH_MAX} deep.")
+        for element in value.array_value.values:
+            _check_value(element, where, depth + 1)
+    elif kind == "big_int_value" and not re.fullmatch(r"-?[0-9]{1,4000}", value.big_int_value):
+        raise PeerError(f"{where}: big_int_value is decimal text of at most 4,000 digits.")
+
+
+def _check_keys(keys: Iterable[str], where: str) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if not key:
+            raise PeerError(f"{where}: a key is empty.", "KEY_EMPTY")
+        _check_text(key, f"{where}: the key {key[:40]!r}", KEY_BYTES_MAX)
+        if key in seen:
+            raise PeerError(f"{where}: the key {key!r} is there twice.", "KEY_REPEATED")
+        seen.add(key)
+
+
+def _check_text(text: str, field: str, bytes_max: int) -> None:
+    if len(text) * 4 > bytes_max and len(text.encode()) > bytes_max:
+        raise PeerError(f"{field}: longer than {bytes_max} bytes.")
