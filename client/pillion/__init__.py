@@ -1,1 +1,34 @@
-"""Pillion."""
+"""Pillion: log a training run through a sidecar that keeps it. `import pillion` loads no gRPC.
+
+    run = pillion.init(project="demo", config={"learning_rate": 3e-4})
+    for step in range(100):
+        run.log({"train/loss": loss}, step=step)
+    run.finish()
+
+The same by module: `pillion.log`, `pillion.config`, `pillion.summary` and `pillion.finish` mean the
+run that was started last.
+"""
+
+from pillion._init import finish, init, log, of_current_run
+from pillion._link import Counts
+from pillion._run import RefusedError, Run
+from pillion._version import __version__
+from pillion.address import AddressError
+
+__all__ = [
+    "AddressError",
+    "Counts",
+    "RefusedError",
+    "Run",
+    "__version__",
+    "config",
+    "finish",
+    "init",
+    "log",
+    "run",
+    "summary",
+]
+
+
+def __getattr__(name: str) -> object:
+    return of_current_run(name)

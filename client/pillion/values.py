@@ -1,31 +1,24 @@
-"""Config and summary values: what they are, and how they become `AnyValue` and come back.
+"""Config and summary values as messages: to `AnyValue` and back.
 
-Used by the client's sender thread and by the sidecar. Importing this loads protobuf, so nothing that
+Used by the client's threads and by the sidecar. Importing this loads protobuf, so nothing that
 `import pillion` reaches may import it. Form: OpenTelemetry's AnyValue, see `record.proto`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, is_dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
+from pillion.plain import Value as Value  # noqa: PLC0414 - the type of what is encoded here
 from pillion.v1 import record_pb2
-
-Value: TypeAlias = "None | bool | int | float | str | bytes | list[Value] | dict[str, Value]"
-"""What a config or summary may hold."""
-
-DEPTH_MAX = 32
-"""How deep values may be nested; deeper ones are kept as text."""
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
-def to_key_values(values: Mapping[str, Any]) -> record_pb2.KeyValueList:
-    """Encode a mapping; keys become text, and values of other types the nearest that can be kept.
-
-    Dataclasses become mappings, sets and tuples lists, one-element tensors and arrays numbers, and
-    what nothing is known of its `str()`. Never raises for odd values.
-    """
-    return _key_values(values, DEPTH_MAX)
+def to_key_values(values: Mapping[str, Value]) -> record_pb2.KeyValueList:
+    """Encode a mapping."""
+    return record_pb2.KeyValueList(
+        values=[
+            record_pb2.KeyValue(key=key, value=to_any_value(value)) for key, value in values.items()
+        ]
+    )
 
 
 def from_key_values(values: record_pb2.KeyValueList) -> dict[str, Value]:
@@ -33,9 +26,29 @@ def from_key_values(values: record_pb2.KeyValueList) -> dict[str, Value]:
     return {entry.key: from_any_value(entry.value) for entry in values.values}
 
 
-def to_any_value(value: Any) -> record_pb2.AnyValue:
-    """Encode one value, by the rules of `to_key_values`."""
-    return _any_value(value, DEPTH_MAX)
+def to_any_value(value: Value) -> record_pb2.AnyValue:
+    """Encode one value. Raises TypeError for what is not plain; see `plain.to_plain`."""
+    match value:
+        case None:
+            return record_pb2.AnyValue()
+        case bool():
+            return record_pb2.AnyValue(bool_value=value)
+        case int() if _INT64_MIN <= value <= _INT64_MAX:
+            return record_pb2.AnyValue(int_value=value)
+        case int():
+            return record_pb2.AnyValue(big_int_value=str(value))
+        case float():
+            return record_pb2.AnyValue(double_value=value)
+        case str():
+            return record_pb2.AnyValue(string_value=value)
+        case bytes():
+            return record_pb2.AnyValue(bytes_value=value)
+        case dict():
+            return record_pb2.AnyValue(kvlist_value=to_key_values(value))
+        case list() | tuple():
+            elements = [to_any_value(element) for element in value]
+            return record_pb2.AnyValue(array_value=record_pb2.ArrayValue(values=elements))
+    raise TypeError(f"a {type(value).__name__} is not plain")
 
 
 def from_any_value(value: record_pb2.AnyValue) -> Value:
@@ -51,63 +64,3 @@ def from_any_value(value: record_pb2.AnyValue) -> Value:
         return int(value.big_int_value)
     plain: Value = getattr(value, kind)
     return plain
-
-
-def _key_values(values: Mapping[str, Any], depth: int) -> record_pb2.KeyValueList:
-    return record_pb2.KeyValueList(
-        values=[
-            record_pb2.KeyValue(key=_text(key), value=_any_value(value, depth))
-            for key, value in values.items()
-        ]
-    )
-
-
-def _any_value(value: Any, depth: int) -> record_pb2.AnyValue:
-    match value:
-        case None:
-            return record_pb2.AnyValue()
-        case bool():
-            return record_pb2.AnyValue(bool_value=value)
-        case int() if _INT64_MIN <= value <= _INT64_MAX:
-            return record_pb2.AnyValue(int_value=int(value))
-        case int():
-            return record_pb2.AnyValue(big_int_value=str(int(value)))
-        case float():
-            return record_pb2.AnyValue(double_value=value)
-        case str():
-            return record_pb2.AnyValue(string_value=_text(value))
-        case bytes():
-            return record_pb2.AnyValue(bytes_value=value)
-    if depth > 0:
-        if is_dataclass(value) and not isinstance(value, type):
-            value = asdict(value)
-        match value:
-            case Mapping():
-                return record_pb2.AnyValue(kvlist_value=_key_values(value, depth - 1))
-            case Sequence() | Set():
-                return record_pb2.AnyValue(array_value=_array(value, depth - 1))
-        if (item := _item(value)) is not None:
-            return _any_value(item, 0)
-    return record_pb2.AnyValue(string_value=_text(value))
-
-
-def _array(values: Iterable[Any], depth: int) -> record_pb2.ArrayValue:
-    return record_pb2.ArrayValue(values=[_any_value(value, depth) for value in values])
-
-
-def _item(value: Any) -> bool | int | float | None:
-    """Read a one-element tensor or array; None if it is none."""
-    try:
-        item = value.item()
-    except Exception:  # noqa: BLE001 - a stranger's method may raise anything
-        return None
-    return item if isinstance(item, bool | int | float) else None
-
-
-def _text(value: Any) -> str:
-    """Make text that protobuf takes: lone surrogates, as file names have them, are escaped."""
-    try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - a stranger's method may raise anything
-        text = f"<{type(value).__name__}>"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -112,7 +112,7 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, *, on_commit: Callable[[], None], on_fatal: Callable[[DiskError], None]
+        self, path: Path, *, on_commit: Callable[[], object], on_fatal: Callable[[DiskError], object]
     ) -> None:
         """Open or create the journal.
 
@@ -204,7 +204,10 @@ class Journal:
             while len(group) < GROUP_ENTRIES_MAX and not self._queue.empty():
                 group.append(self._queue.get())
             closing = group[-1] is None
-            self._commit([item for item in group if item is not None])
+            # A caller that has gone is left out; from here on it cannot take anything back.
+            self._commit(
+                [item for item in group if item and item[1].set_running_or_notify_cancel()]
+            )
         self._db.close()
 
     def _commit(self, group: list[tuple[Callable[[], Any], Future[Any]]]) -> None:

@@ -1,0 +1,137 @@
+"""Turns queued rows and updates into numbered batches. Runs in the sender thread only.
+
+Consecutive rows with the same keys and types share a `MetricFrame`, stored by column: 9 bytes per
+point, and a small fraction of a microsecond to build.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pillion._batch import Batch, Row, Update
+from pillion.v1 import record_pb2, telemetry_service_pb2
+from pillion.values import to_key_values
+
+BATCH_BYTES_MAX = 512 * 1024
+"""About where a batch is closed. A message may be twice that, so a little more is no matter."""
+MESSAGE_BYTES_MAX = 1024 * 1024 - 1024
+"""What the sidecar takes in one message, less the room for its envelope."""
+KEY_BYTES_MAX = 1024
+
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+
+
+class Encoder:
+    """Makes batches of one writer; counts what can't be kept."""
+
+    def __init__(self, run_id: str, writer_id: str) -> None:
+        self._run_id, self._writer_id = run_id, writer_id
+        self.last_sequence = 0
+        self.row_count = 0
+        """Rows in the batches made so far."""
+        self.refused_row_count = 0
+        """Rows of which nothing could be kept."""
+        self.refused_value_count = 0
+        """Values that were left out of rows that were kept."""
+
+    def encode(self, items: Iterable[Row | Update]) -> Iterator[Batch]:
+        """Yield batches that hold these items in order."""
+        records: list[record_pb2.Record] = []
+        row_count = size_bytes = 0
+        for record, rows in self._records(items):
+            record_bytes = record.ByteSize()
+            if records and size_bytes + record_bytes > BATCH_BYTES_MAX:
+                yield self._batch(records, row_count)
+                records, row_count, size_bytes = [], 0, 0
+            if record_bytes > MESSAGE_BYTES_MAX:
+                self._refuse(rows)
+                continue
+            records.append(record)
+            row_count += rows
+            size_bytes += record_bytes
+        if records:
+            yield self._batch(records, row_count)
+
+    def lost(self, first_sequence: int, last_sequence: int, row_count: int) -> Batch:
+        """Return the batch that stands for batches that can no longer be had."""
+        lost = record_pb2.LostRange(
+            first_sequence=first_sequence, last_sequence=last_sequence, row_count=row_count
+        )
+        return self._message(last_sequence, 0, [record_pb2.Record(lost_range=lost)])
+
+    def _batch(self, records: list[record_pb2.Record], row_count: int) -> Batch:
+        self.last_sequence += 1
+        self.row_count += row_count
+        return self._message(self.last_sequence, row_count, records)
+
+    def _message(self, sequence: int, row_count: int, records: list[record_pb2.Record]) -> Batch:
+        batch = record_pb2.Batch(
+            run_id=self._run_id, writer_id=self._writer_id, sequence=sequence, records=records
+        )
+        request = telemetry_service_pb2.LogMetricsRequest(batch=batch)
+        return Batch(sequence, row_count, request.SerializeToString())
+
+    def _records(self, items: Iterable[Row | Update]) -> Iterator[tuple[record_pb2.Record, int]]:
+        """Yield records, each with its number of rows."""
+        for signature, group in itertools.groupby(items, _signature):
+            if signature is None:
+                for update in group:
+                    assert isinstance(update, Update)
+                    values = to_key_values(update.values)
+                    record = record_pb2.Record()
+                    getattr(record, update.kind).values.CopyFrom(values)
+                    yield record, 0
+                continue
+            keys, types = signature
+            # Never more than half a batch per frame, so that batches fill well.
+            rows_max = max(1, BATCH_BYTES_MAX // 2 // (16 + 10 * len(keys)))
+            rows = list(group)
+            for start in range(0, len(rows), rows_max):
+                part = rows[start : start + rows_max]
+                frame = self._frame(keys, types, part)
+                if frame is not None:
+                    yield record_pb2.Record(metric_frame=frame), len(part)
+
+    def _frame(
+        self, keys: tuple[str, ...], types: tuple[type, ...], rows: list[Any]
+    ) -> record_pb2.MetricFrame | None:
+        steps, times, values = zip(*rows, strict=True)
+        frame = record_pb2.MetricFrame(steps=steps, times_unix_nano=times)
+        columns = zip(*[row.values() for row in values], strict=True)
+        for key, kind, column in zip(keys, types, columns, strict=True):
+            if not key or (len(key) * 4 > KEY_BYTES_MAX and len(key.encode()) > KEY_BYTES_MAX):
+                self.refused_value_count += len(rows)
+                continue
+            message = frame.columns.add(key=key)
+            if kind is float:
+                message.doubles.values.extend(column)
+            elif kind is bool:
+                message.bools.values.extend(column)
+            elif min(column) >= _INT64_MIN and max(column) <= _INT64_MAX:
+                message.int64s.values.extend(column)
+            else:  # beyond 64 bits a double is the nearest that a metric can be
+                message.doubles.values.extend(_to_double(value) for value in column)
+        if not frame.columns:
+            self.refused_row_count += len(rows)
+            return None
+        return frame
+
+    def _refuse(self, row_count: int) -> None:
+        """Count a record that no message can hold: rows, or one update."""
+        self.refused_row_count += row_count
+        if row_count == 0:
+            self.refused_value_count += 1
+
+
+def _signature(item: Row | Update) -> tuple[tuple[str, ...], tuple[type, ...]] | None:
+    if type(item) is Update:
+        return None
+    values = item[2]  # type: ignore[misc]
+    return tuple(values), tuple(map(type, values.values()))
+
+
+def _to_double(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")

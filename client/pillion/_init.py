@@ -1,0 +1,121 @@
+"""Starting a run, and the module-level face: `log`, `finish` … of the run that was started last."""
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from pillion import _exit
+from pillion._environment import environment
+from pillion._link import Start
+from pillion._run import Run
+from pillion.address import Address, default_address
+from pillion.plain import to_plain_dict, to_text
+
+_log = logging.getLogger("pillion")
+
+_current: Run | None = None
+_has_warned = False
+
+
+def init(
+    project: str | None = None,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    id: str | None = None,
+    tags: list[str] | tuple[str, ...] = (),
+    notes: str = "",
+    group: str = "",
+    job_type: str = "",
+    resume: str = "allow",
+    address: str | None = None,
+    token: str | None = None,
+    quiet: bool | None = None,
+) -> Run:
+    """Start a run at the sidecar, or go on with one.
+
+    Waits up to 5 s for the sidecar. If none answers, training goes on: rows wait in memory, and are
+    sent when one does.
+
+    Args:
+        project: What it is filed under. Default: `uncategorized`.
+        name: Its name for people. Default: its id.
+        config: Hyperparameters; nested as you like.
+        id: Its id. An id that exists is resumed, or joined while it has other writers.
+        tags: Labels.
+        notes: Free text.
+        group: A name shared by runs that belong together.
+        job_type: Its role in the group.
+        resume: If the id exists: `allow` goes on with it, `never` refuses, `must` insists.
+        address: `unix:PATH` or `HOST:PORT`. Default: `$PILLION_ADDRESS`, else the user's socket.
+        token: What a TCP sidecar asks for. Default: `$PILLION_TOKEN`.
+        quiet: Print nothing but warnings. Default: whether `$PILLION_QUIET` is set.
+
+    Raises:
+        RefusedError: The sidecar will never take this run, for example by `resume="never"`.
+        ValueError: An argument is malformed.
+    """
+    if resume not in {"allow", "never", "must"}:
+        raise ValueError(f"resume is {resume!r}; take 'allow', 'never' or 'must'.")
+    address = address or os.environ.get("PILLION_ADDRESS") or str(default_address())
+    Address.parse(address)
+    run_id = id or uuid.uuid4().hex[:8]
+    start = Start(
+        run_id=run_id,
+        writer_id=uuid.uuid4().hex,
+        resume=resume,
+        fields={
+            "project": project or "uncategorized",
+            "name": name or run_id,
+            "group": group,
+            "job_type": job_type,
+            "tags": [to_text(tag) for tag in tags],
+            "notes": notes,
+            "environment": environment(),
+            "time_unix_nano": time.time_ns(),
+        },
+        config=to_plain_dict(config or {}),
+    )
+    is_quiet = bool(os.environ.get("PILLION_QUIET")) if quiet is None else quiet
+    global _current
+    _exit.watch()
+    run = _current = Run(
+        address, token or os.environ.get("PILLION_TOKEN", ""), start, is_quiet=is_quiet
+    )
+    run.open()
+    return run
+
+
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+    """Log one row to the current run; see `Run.log`."""
+    if _current is None:
+        _warn_once()
+    else:
+        _current.log(data, step, commit)
+
+
+def finish(exit_code: int = 0) -> None:
+    """End the current run; see `Run.finish`."""
+    if _current is not None:
+        _current.finish(exit_code)
+
+
+def of_current_run(name: str) -> object:
+    """Return the current run's `config` or `summary`, or the run itself by the name `run`."""
+    if name == "run":
+        return _current
+    if name in {"config", "summary"}:
+        if _current is None:
+            raise AttributeError(f"pillion.{name} belongs to a run; call pillion.init() first.")
+        return getattr(_current, name)
+    raise AttributeError(f"module 'pillion' has no attribute {name!r}")
+
+
+def _warn_once() -> None:
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        _log.warning("pillion: nothing is logged: call pillion.init() first.")

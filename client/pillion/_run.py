@@ -1,0 +1,262 @@
+"""A run as the training loop sees it: `log` costs under a microsecond and never raises.
+
+`log` copies the row, reads the clock and appends to a bounded queue; the threads of `_link.py` do
+the rest. At the bound rows are refused and counted, never waited for.
+"""
+
+import itertools
+import logging
+import operator
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from pillion._batch import Update
+from pillion._config import Config, Summary
+from pillion._link import Counts, Finish, Link, Start
+from pillion.plain import Value, to_number, to_text
+
+ROWS_MAX = 100_000
+"""Rows that wait to be encoded. Only a sidecar that is away for long, or a loop that does nothing
+but log, ever gets there."""
+
+START_WAIT_S = 5.0
+"""How long `init` waits for the sidecar's answer before training goes on without it."""
+
+FINISH_WAIT_S = 10.0
+"""How long `finish` waits for what is left to be on the sidecar's disk."""
+
+_PLAIN_TYPES = frozenset({float, int, bool})
+_CLOSED = -1
+_STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
+
+log = logging.getLogger("pillion")
+
+
+class RefusedError(RuntimeError):
+    """The sidecar will never take this run as it was asked for; the message says why."""
+
+
+class Run:
+    """One execution that logs. Made by `pillion.init`. All methods may be used by any thread."""
+
+    def __init__(self, address: str, token: str, start: Start, *, is_quiet: bool) -> None:
+        self._start = start
+        self._is_quiet = is_quiet
+        self._queue: deque[Any] = deque()
+        self._rows_max = ROWS_MAX
+        """`_CLOSED` when nothing more is taken, so that `log` needs no check of its own."""
+        self._refused_row_count = self._refused_value_count = 0
+        self._steps = itertools.count()
+        self._uncommitted: dict[str, Any] = {}
+        self._link = Link(address, token, start, self._queue)
+        self.config = Config(self._change, start.config)
+        self.summary = Summary(self._change)
+        open_runs.add(self)
+
+    @property
+    def id(self) -> str:
+        """Its id, unique in the sidecar."""
+        return self._start.run_id
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+        return str(self._start.fields["name"])
+
+    @property
+    def project(self) -> str:
+        """The project it is filed under."""
+        return str(self._start.fields["project"])
+
+    @property
+    def counts(self) -> Counts:
+        """How many rows are where, exactly."""
+        counts = self._link.counts()
+        return Counts(
+            counts.queued, counts.unacked, counts.acked, counts.refused + self._refused_row_count
+        )
+
+    def log(
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+    ) -> None:
+        """Log one row of metrics. Never raises, never blocks, touches no network and no disk.
+
+        Args:
+            data: Names and numbers; nested mappings are flattened with `/`. One-element tensors
+                and arrays are read at once, so they may change afterwards.
+            step: The x-axis; may repeat and go back. Default: this writer's own count of rows.
+            commit: False: keep the values for the next row that is committed.
+
+        What is not a number is left out and counted; so is a row for which there is no room.
+        """
+        try:
+            row = dict(data)
+            if commit is False or self._uncommitted:
+                row = self._uncommitted = {**self._uncommitted, **row}
+                if commit is False:
+                    return
+                self._uncommitted = {}
+            if not _PLAIN_TYPES.issuperset(map(type, row.values())):
+                row = self._read(row)
+            if step is None:
+                step = next(self._steps)
+            elif type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX:
+                step = min(max(operator.index(step), _STEP_MIN), _STEP_MAX)
+            if len(self._queue) >= self._rows_max or not row:
+                self._refuse()
+                return
+            self._queue.append((step, time.time_ns(), row))
+        except Exception:  # noqa: BLE001 - telemetry never hurts training
+            self._refuse()
+
+    def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
+        """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
+        return self._link.flush(timeout_s)
+
+    def finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
+        """End the run. Waits `FINISH_WAIT_S` at most; never for W&B.
+
+        Args:
+            exit_code: 0: FINISHED, else FAILED, unless `state` says otherwise.
+            state: `FINISHED`, `STOPPED` or `FAILED`.
+            reason: Why, for people.
+        """
+        if self not in open_runs:
+            return
+        open_runs.discard(self)
+        if self._uncommitted:
+            self.log({})
+        self._rows_max = _CLOSED
+        is_kept = self._link.finish(Finish(exit_code, state, reason), FINISH_WAIT_S)
+        self._say_end(is_kept)
+
+    def abandon(self) -> None:
+        """Take nothing more, in a forked child: the parent's run is the parent's."""
+        open_runs.discard(self)
+        self._rows_max = _CLOSED
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+        elif issubclass(kind, KeyboardInterrupt):
+            self.finish(130, state="STOPPED", reason="Interrupted by Ctrl-C.")
+        elif issubclass(kind, SystemExit) and isinstance(error, SystemExit):
+            self.finish(exit_code_of(error.code))
+        else:
+            self.finish(1, reason=f"{kind.__name__}: {to_text(error)}")
+
+    def __repr__(self) -> str:
+        return f"<pillion.Run {self.project}/{self.id} {self.name!r}>"
+
+    def open(self) -> None:
+        """Start the threads, and wait a little for the sidecar's answer.
+
+        Raises:
+            RefusedError: It will never take this run.
+        """
+        self._link.open()
+        self._link.attempted.wait(START_WAIT_S)
+        if self._link.refusal:
+            self.abandon()
+            raise RefusedError(self._link.refusal)
+        if self._link.is_started:
+            if self._link.next_ordinal:
+                self._steps = itertools.count(self._link.next_ordinal)
+            self._say(f"pillion: run {self.name} ({self.id}) of project {self.project}")
+            self._say(f"pillion: kept by the sidecar at {self._link.address}")
+            self._say(f"pillion: look with `pillion runs`, `pillion compare {self.id} …`")
+        else:
+            log.warning(
+                "pillion: no sidecar answers at %s (%s). Training goes on; what is logged waits "
+                "in memory until one does. Start one with `pillion serve`.",
+                self._link.address,
+                self._link.problem or f"no answer in {START_WAIT_S:.0f} s",
+            )
+
+    def _change(self, kind: str, values: dict[str, Value]) -> None:
+        """Queue a change of config or summary, in order with the rows."""
+        if self._rows_max != _CLOSED:
+            self._queue.append(Update(kind, values))
+
+    def _read(self, row: Mapping[Any, Any]) -> dict[str, float | int | bool]:
+        """Make a row plain: the slow way, for rows that hold more than numbers."""
+        plain: dict[str, float | int | bool] = {}
+        for key, value in _flat(row, ""):
+            number = to_number(value)
+            if number is None:
+                self._refused_value_count += 1
+            elif type(number) in _PLAIN_TYPES:
+                plain[key] = number
+            else:  # of a subclass, as numpy's float64
+                plain[key] = float(number) if isinstance(number, float) else int(number)
+        return plain
+
+    def _refuse(self) -> None:
+        self._refused_row_count += 1
+        if self._refused_row_count == 1:
+            log.warning(
+                "pillion: a row of run %s was refused: %s. More are only counted.",
+                self.id,
+                "the run has ended"
+                if self._rows_max == _CLOSED
+                else "the queue is full"
+                if len(self._queue) >= self._rows_max
+                else "there is no number in it, or its step is none",
+            )
+
+    def _say_end(self, is_kept: bool) -> None:
+        counts = self.counts
+        if is_kept:
+            self._say(
+                f"pillion: run {self.name} ({self.id}) {self._link.final_state.lower()}: "
+                f"{counts.acked:,} rows on the sidecar's disk"
+            )
+        else:
+            log.warning(
+                "pillion: run %s ended with %d of its rows not on the sidecar's disk (%s).",
+                self.id,
+                counts.queued + counts.unacked,
+                self._link.refusal or self._link.problem or "it was too slow",
+            )
+        value_count = self._refused_value_count + self._link.refused_value_count
+        if counts.refused or value_count:
+            log.warning(
+                "pillion: run %s: %d rows and %d values were refused.",
+                *(self.id, counts.refused, value_count),
+            )
+
+    def _say(self, line: str) -> None:
+        if not self._is_quiet:
+            print(line, file=sys.stderr)  # noqa: T201 - for the person at the terminal
+
+
+open_runs: set[Run] = set()
+"""Runs of this process that have not been finished."""
+
+
+def exit_code_of(code: Any) -> int:
+    """Return the exit code that the interpreter makes of `SystemExit.code`."""
+    if code is None:
+        return 0
+    return code if isinstance(code, int) else 1
+
+
+def _flat(row: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        name = f"{prefix}{to_text(key)}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}/")
+        else:
+            yield name, value

@@ -1,0 +1,272 @@
+"""The sidecar as a process: lock → recover → listen → serve → drain → close.
+
+Each is a method here, in that order. `run` goes through them once; SIGTERM or SIGINT begins the
+drain, a second one ends it at once.
+"""
+
+import asyncio
+import fcntl
+import hmac
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from pillion.address import AddressError
+from pillion.v1 import telemetry_service_pb2
+from pillion_sidecar.delivery import Delivery
+from pillion_sidecar.errors import DiskError, PillionError, SettingsError
+from pillion_sidecar.journal import Journal
+from pillion_sidecar.liveness import Liveness
+from pillion_sidecar.queries import Queries
+from pillion_sidecar.records import RunFinish, RunState
+from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, handlers
+from pillion_sidecar.settings import Settings
+
+EXIT_DISK = 74
+"""The journal failed (EX_IOERR): start again, and recovery reads what is on disk."""
+STREAMS_MAX = 4096
+LIVENESS_INTERVAL_S = 1.0
+STREAMS_GRACE_S = 2.0
+"""How long open calls may take to end when the sidecar stops."""
+
+_SERVICE = telemetry_service_pb2.DESCRIPTOR.services_by_name["TelemetryService"].full_name
+
+log = logging.getLogger(__name__)
+
+
+class Sidecar:
+    """One sidecar on one data directory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._locks: list[IO[str]] = []
+        self._socket_path: Path | None = None
+        """Set once the socket is ours alone."""
+        self._liveness = Liveness()
+        self._delivery = Delivery(settings)
+        self._stopping = asyncio.Event()
+        self._fatal: DiskError | None = None
+        self._journal: Journal
+        self._server: grpc.aio.Server
+        self._health: health.aio.HealthServicer
+        self._queries: Queries
+        self.address = str(settings.address)
+        """Where it listens; with port 0, the port that was given, once it does."""
+
+    async def run(self, on_ready: Callable[["Sidecar"], None]) -> int:
+        """Serve until a signal comes; return the exit code.
+
+        Args:
+            on_ready: Called once when it listens.
+
+        Raises:
+            SettingsError: It cannot start as it is told to.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            self.lock()
+            self.recover()
+            await self.listen()
+            on_ready(self)
+            await self.serve()
+            await self.drain()
+        finally:
+            await self.close()
+        return EXIT_DISK if self._fatal else 0
+
+    def lock(self) -> None:
+        """Make sure that nobody else has this data directory or this socket."""
+        data_dir = self._settings.data_dir
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"The data directory {data_dir} cannot be made: {error.strerror}. "
+                "Choose another with --data-dir."
+            ) from error
+        self._locks.append(_lock(data_dir / "lock", f"the data directory {data_dir}"))
+        if (path := self._settings.address.path) is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._settings.address.check_directory()
+            except AddressError as error:
+                raise SettingsError(str(error)) from error
+            self._locks.append(_lock(path.with_suffix(".lock"), f"the socket {path}"))
+            self._socket_path = path
+            path.unlink(missing_ok=True)
+
+    def recover(self) -> None:
+        """Open the journal, and look after the writers that had not ended."""
+        loop = asyncio.get_running_loop()
+        self._journal = Journal(
+            self._settings.journal_path,
+            on_commit=lambda: loop.call_soon_threadsafe(self._delivery.wake),
+            on_fatal=lambda error: loop.call_soon_threadsafe(self._on_fatal, error),
+        )
+        for writer in self._journal.live_writers():
+            self._liveness.add(*writer)
+        self._queries = Queries(self._settings, self._journal.id, self._delivery)
+
+    async def listen(self) -> None:
+        """Start the workers and the gRPC server."""
+        await self._delivery.start()
+        self._server = grpc.aio.server(
+            interceptors=self._interceptors(),
+            maximum_concurrent_rpcs=STREAMS_MAX,
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        service = TelemetryService(self._journal, self._liveness, self._queries)
+        self._server.add_generic_rpc_handlers((handlers(service),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        umask = os.umask(0o177)
+        try:
+            port = self._server.add_insecure_port(self.address)
+            await self._server.start()
+        except RuntimeError as error:
+            raise SettingsError(
+                f"{self.address} cannot be listened on ({error}). Choose another with --listen."
+            ) from error
+        finally:
+            os.umask(umask)
+        if self._settings.address.path is None:
+            self.address = f"{self._settings.address.host}:{port}"
+        for name in ("", _SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def serve(self) -> None:
+        """Take in and deliver until told to stop."""
+        liveness = asyncio.create_task(self._watch_liveness())
+        await self._stopping.wait()
+        liveness.cancel()
+
+    async def drain(self) -> None:
+        """Take nothing more in, and deliver what is there as far as the time allows."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(STREAMS_GRACE_S)
+        if not await self._delivery.drain(self._settings.drain_timeout_s):
+            log.warning(
+                "not everything was delivered within %.0f s; it is on disk, and delivery goes on "
+                "with the next start",
+                self._settings.drain_timeout_s,
+            )
+
+    async def close(self) -> None:
+        """Let go of everything; also after a start that failed half-way."""
+        if hasattr(self, "_server"):
+            await self._server.stop(None)
+        await self._delivery.stop()
+        if hasattr(self, "_journal"):
+            await asyncio.to_thread(self._journal.close)
+        if self._socket_path is not None:
+            self._socket_path.unlink(missing_ok=True)
+        for lock in self._locks:
+            lock.close()
+
+    def _interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        if self._settings.address.path is not None:
+            return []
+        return [_TokenCheck(_token(self._settings.token_path))]
+
+    async def _watch_liveness(self) -> None:
+        while True:
+            await asyncio.sleep(LIVENESS_INTERVAL_S)
+            for run_id, writer_id, reason in self._liveness.gone():
+                finish = RunFinish(
+                    run_id=run_id,
+                    writer_id=writer_id,
+                    state=RunState.CRASHED,
+                    exit_code=None,
+                    reason=reason,
+                    summary={},
+                    time_unix_nano=time.time_ns(),
+                )
+                try:
+                    await asyncio.wrap_future(self._journal.finish(finish, last_sequence=None))
+                except PillionError as error:
+                    log.warning("run %s could not be ended: %s", run_id, error)
+                else:
+                    self._liveness.remove(run_id, writer_id)
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            os._exit(130)
+        self._stopping.set()
+
+    def _on_fatal(self, error: DiskError) -> None:
+        log.critical("%s", error)
+        self._fatal = error
+        self._stopping.set()
+
+
+class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets only those in who show the token. On TCP, where other users can reach us."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[Any], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        shown = dict(details.invocation_metadata).get("authorization", "")
+        if hmac.compare_digest(str(shown).encode(), self._expected):
+            return await continuation(details)
+
+        async def refuse(_: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED,
+                "This address needs the token that lies in the sidecar's data directory: "
+                "send it as `authorization: Bearer TOKEN` (PILLION_TOKEN for our client).",
+            )
+            yield
+
+        return grpc.stream_stream_rpc_method_handler(refuse)  # refuses before it reads anything
+
+
+def _lock(path: Path, what: str) -> IO[str]:
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise SettingsError(
+            f"Another sidecar, process {holder}, has {what}. Use that one, or choose another."
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _token(path: Path) -> str:
+    """Return the token, made at the first start: 256 random bits in a file only we can read."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text(encoding="ascii").strip()
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32) + "\n")
+    return path.read_text(encoding="ascii").strip()

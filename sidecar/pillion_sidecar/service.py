@@ -1,0 +1,264 @@
+"""The gRPC service: takes in what trainers log, and answers questions.
+
+Intake only checks, journals and acks. Nothing here may block the event loop: the journal has its
+own thread, and whatever reads a database does so in one of the loop's. Every error of ours becomes
+a gRPC status with an `ErrorInfo`; the one table for that is here.
+"""
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from pillion.v1 import record_pb2, telemetry_service_pb2
+from pillion_sidecar.errors import (
+    DiskError,
+    LimitError,
+    PeerError,
+    PillionError,
+    SettingsError,
+    SinkError,
+    StateError,
+)
+from pillion_sidecar.journal import Journal
+from pillion_sidecar.liveness import Liveness
+from pillion_sidecar.queries import Queries
+from pillion_sidecar.records import RunId, WriterId
+from pillion_sidecar.validation import check_finish, check_log, check_start
+
+MESSAGE_BYTES_MAX = 1024 * 1024
+"""A LogMetrics message; gRPC itself refuses larger ones."""
+BATCHES_IN_FLIGHT_MAX = 8
+"""Per stream: read, but not on disk yet. The next is read when one is acked."""
+
+_CODES_BY_REASON = {
+    "RUN_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "RECORD_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
+}
+_CODES_BY_FAULT = {
+    SettingsError: grpc.StatusCode.FAILED_PRECONDITION,
+    PeerError: grpc.StatusCode.INVALID_ARGUMENT,
+    StateError: grpc.StatusCode.FAILED_PRECONDITION,
+    LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DiskError: grpc.StatusCode.UNAVAILABLE,
+    SinkError: grpc.StatusCode.UNAVAILABLE,
+}
+
+log = logging.getLogger(__name__)
+
+_Context: TypeAlias = grpc.aio.ServicerContext
+
+
+class TelemetryService:
+    """The RPCs that work. What is missing answers UNIMPLEMENTED; see `handlers`."""
+
+    def __init__(self, journal: Journal, liveness: Liveness, queries: Queries) -> None:
+        self._journal, self._liveness, self._queries = journal, liveness, queries
+
+    async def StartRun(  # noqa: N802 - as the contract has it
+        self, request: telemetry_service_pb2.StartRunRequest, _context: _Context
+    ) -> telemetry_service_pb2.StartRunResponse:
+        """See the contract."""
+        start = check_start(request)
+        started = await asyncio.wrap_future(
+            self._journal.start(
+                start,
+                may_resume=request.resume != telemetry_service_pb2.RESUME_POLICY_NEVER,
+                must_resume=request.resume == telemetry_service_pb2.RESUME_POLICY_MUST,
+            )
+        )
+        self._liveness.add(start.run_id, start.writer_id, start.environment)
+        return telemetry_service_pb2.StartRunResponse(
+            run_id=start.run_id,
+            writer_id=start.writer_id,
+            journal_id=self._journal.id,
+            last_sequence=started.last_sequence,
+            is_resumed=started.is_resumed,
+            next_ordinal=started.next_ordinal,
+        )
+
+    async def LogMetrics(  # noqa: N802
+        self, requests: AsyncIterator[bytes], _context: _Context
+    ) -> AsyncGenerator[telemetry_service_pb2.LogMetricsResponse]:
+        """See the contract. Messages come as bytes: they are checked, then journaled."""
+        in_flight: asyncio.Queue[tuple[RunId, WriterId, asyncio.Future[int]] | Exception | None]
+        in_flight = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
+        writers: set[tuple[RunId, WriterId]] = set()
+
+        async def take_in() -> None:
+            end: Exception | None = None
+            try:
+                async for raw in requests:
+                    batch = check_log(raw)
+                    writer = (batch.run_id, batch.writer_id)
+                    if writer not in writers:
+                        writers.add(writer)
+                        self._liveness.heard(*writer, streams=1)
+                    future = self._journal.append(
+                        *writer,
+                        batch.sequence,
+                        batch.payload,
+                        row_count=batch.row_count,
+                        first_sequence=batch.first_sequence,
+                    )
+                    durable = asyncio.wrap_future(future)
+                    # After a refusal nobody asks for those behind it.
+                    durable.add_done_callback(lambda done: done.cancelled() or done.exception())
+                    await in_flight.put((*writer, durable))
+            except Exception as error:  # noqa: BLE001 - told to the caller, after the acks before it
+                end = error
+            await in_flight.put(end)
+
+        reading = asyncio.create_task(take_in())
+        try:
+            while (batch := await in_flight.get()) is not None:
+                if isinstance(batch, Exception):
+                    raise batch
+                run_id, writer_id, durable = batch
+                yield telemetry_service_pb2.LogMetricsResponse(
+                    run_id=run_id, writer_id=writer_id, acked_sequence=await durable
+                )
+        finally:
+            reading.cancel()
+            for writer in writers:
+                self._liveness.heard(*writer, streams=-1)
+
+    async def FinishRun(  # noqa: N802
+        self, request: telemetry_service_pb2.FinishRunRequest, _context: _Context
+    ) -> telemetry_service_pb2.FinishRunResponse:
+        """See the contract."""
+        finish = check_finish(request)
+        ended = await asyncio.wrap_future(
+            self._journal.finish(finish, last_sequence=request.last_sequence)
+        )
+        self._liveness.remove(finish.run_id, finish.writer_id)
+        return telemetry_service_pb2.FinishRunResponse(
+            state=record_pb2.RunState.ValueType(ended.state), journaled_row_count=ended.row_count
+        )
+
+    async def Compare(  # noqa: N802
+        self, request: telemetry_service_pb2.CompareRequest, _context: _Context
+    ) -> telemetry_service_pb2.CompareResponse:
+        """See the contract."""
+        return await self._queries.compare(request)
+
+    async def GetStatus(  # noqa: N802
+        self, request: telemetry_service_pb2.GetStatusRequest, _context: _Context
+    ) -> telemetry_service_pb2.GetStatusResponse:
+        """See the contract."""
+        return await self._queries.status(request)
+
+    async def GetRun(  # noqa: N802
+        self, request: telemetry_service_pb2.GetRunRequest, _context: _Context
+    ) -> telemetry_service_pb2.GetRunResponse:
+        """See the contract."""
+        return await self._queries.run(request)
+
+    async def ListRuns(  # noqa: N802
+        self, request: telemetry_service_pb2.ListRunsRequest, _context: _Context
+    ) -> telemetry_service_pb2.ListRunsResponse:
+        """See the contract."""
+        return await self._queries.runs(request)
+
+
+def handlers(service: TelemetryService) -> grpc.GenericRpcHandler:
+    """Return the handlers of every RPC in the contract, those without a method too."""
+    contract = telemetry_service_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+    return grpc.method_handlers_generic_handler(
+        contract.full_name,
+        {method.name: _handler(service, method) for method in contract.methods},
+    )
+
+
+def _handler(service: TelemetryService, method: MethodDescriptor) -> grpc.RpcMethodHandler:
+    behaviour = getattr(service, method.name, None)
+    if behaviour is None:
+        behaviour = _unimplemented(method.name, is_stream=method.server_streaming)
+    elif method.server_streaming:
+        behaviour = _streaming(behaviour)
+    else:
+        behaviour = _answering(behaviour)
+    kind = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[method.client_streaming, method.server_streaming]
+    return kind(
+        behaviour,
+        # LogMetrics as bytes, so that a malformed one is refused by us, with a sentence.
+        request_deserializer=(
+            None if method.name == "LogMetrics" else GetMessageClass(method.input_type).FromString
+        ),
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
+
+
+def _answering(behaviour: Callable[[Any, _Context], Awaitable[Any]]) -> Callable[..., Any]:
+    @functools.wraps(behaviour)
+    async def answer(request: Any, context: _Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as error:  # noqa: BLE001 - the RPC's outermost frame
+            await _abort(context, error)
+
+    return answer
+
+
+def _streaming(behaviour: Callable[[Any, _Context], AsyncGenerator[Any]]) -> Callable[..., Any]:
+    @functools.wraps(behaviour)
+    async def stream(requests: Any, context: _Context) -> AsyncIterator[Any]:
+        responses = behaviour(requests, context)
+        try:
+            async for response in responses:
+                yield response
+        except Exception as error:  # noqa: BLE001 - the RPC's outermost frame
+            await _abort(context, error)
+        finally:
+            await responses.aclose()
+
+    return stream
+
+
+def _unimplemented(name: str, *, is_stream: bool) -> Callable[..., Any]:
+    error = PillionError(
+        f"{name} is part of the contract, but this version does not have it yet.",
+        "NOT_IMPLEMENTED",
+    )
+
+    async def answer(_request: Any, context: _Context) -> Any:
+        await _abort(context, error)
+
+    async def stream(_request: Any, context: _Context) -> AsyncIterator[Any]:
+        await _abort(context, error)
+        yield
+
+    return stream if is_stream else answer
+
+
+async def _abort(context: _Context, error: Exception) -> NoReturn:
+    """End a call with an error: ours as it is, others as INTERNAL without their details."""
+    if isinstance(error, PillionError):
+        code = _CODES_BY_REASON.get(error.reason) or _CODES_BY_FAULT.get(
+            type(error), grpc.StatusCode.UNIMPLEMENTED
+        )
+    else:
+        log.error("an RPC failed", exc_info=error)
+        code = grpc.StatusCode.INTERNAL
+        error = PillionError("The sidecar failed on this call; its log says more.", "INTERNAL")
+    detail = any_pb2.Any()
+    detail.Pack(
+        error_details_pb2.ErrorInfo(reason=error.reason, domain="pillion", metadata=error.facts)
+    )
+    status = status_pb2.Status(code=code.value[0], message=str(error), details=[detail])
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort_with_status always raises")

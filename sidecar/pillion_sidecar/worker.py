@@ -1,0 +1,309 @@
+"""A sink's worker: a process that hands journaled entries to one sink, at the sink's own pace.
+
+Started by `delivery.py` with a socket as its only tie to the sidecar. It reads the journal by
+itself; the socket only carries JSON lines:
+
+    sidecar → worker   the setup, first of all; {"wake": true}; {"drain": true}
+    worker → sidecar   {"run_id", "offset", "row_count", "error"}   a run's cursor, as it moves
+                       {"through": offset}                          nothing up to here is left
+                       {"drained": true}
+
+When the sidecar is gone the socket ends, and so does the worker. A lock per sink keeps a successor
+waiting until then, so that no two workers ever drive one run.
+"""
+
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pillion.v1 import record_pb2
+from pillion_sidecar.errors import PillionError, SinkError
+from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
+from pillion_sidecar.records import (
+    LostRange,
+    Offset,
+    Record,
+    RunId,
+    SummaryUpdate,
+    decode_batch,
+    decode_finish,
+    decode_start,
+)
+from pillion_sidecar.sinks import Sink
+
+SLICE_BYTES_MAX = 4 * 1024 * 1024
+"""How much of one run is handed over before another run has its turn."""
+FLUSH_INTERVAL_S = 1.0
+RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Run:
+    """How far one run has come here."""
+
+    handed: Offset
+    """The last entry that the sink was given."""
+    target: Offset
+    """The last entry that was seen in the journal."""
+    error: str = ""
+    failure_count: int = 0
+    retry_at_s: float = 0.0
+    reported: tuple[Offset, int, str] | None = None
+
+
+class Courier:
+    """Hands entries to a sink, run by run; knows nothing of processes. One thread."""
+
+    def __init__(self, reader: JournalReader, sink: Sink) -> None:
+        self._reader, self._sink = reader, sink
+        self._runs: dict[RunId, _Run] = {}
+        self._unfinished: set[RunId] = set()
+        """Runs with entries that the sink was not given or has not confirmed."""
+        self._seen = self._through = Offset(0)
+
+    def look(self) -> None:
+        """See what is new in the journal."""
+        for run_id, last in self._reader.runs_behind(self._seen):
+            if run_id not in self._runs:
+                self._runs[run_id] = _Run(self._sink.position(run_id), last)
+            self._runs[run_id].target = last
+            self._unfinished.add(run_id)
+            self._seen = max(self._seen, last)
+
+    def deliver(self) -> bool:
+        """Hand over one slice of each run that has something; tell whether any had."""
+        now_s = time.monotonic()
+        any_had = False
+        for run_id in list(self._unfinished):
+            run = self._runs[run_id]
+            if run.handed < run.target and run.retry_at_s <= now_s:
+                any_had = True
+                self._deliver_slice(run_id, run)
+        return any_had
+
+    def flush(self) -> None:
+        """Have the sink confirm what it can."""
+        try:
+            self._sink.flush()
+        except SinkError as error:
+            log.warning("sink could not flush: %s", error)
+
+    def changes(self) -> Iterator[dict[str, Any]]:
+        """Yield what the sidecar has not been told yet."""
+        for run_id in list(self._unfinished):
+            run = self._runs[run_id]
+            position = self._sink.position(run_id)
+            report = (position, self._sink.row_count(run_id), run.error)
+            if report != run.reported:
+                run.reported = report
+                offset, row_count, error = report
+                yield {"run_id": run_id, "offset": offset, "row_count": row_count, "error": error}
+            if position >= run.target:
+                self._unfinished.discard(run_id)
+        if not self._unfinished and self._through != self._seen:
+            self._through = self._seen
+            yield {"through": self._through}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the sink has been given everything that it takes now."""
+        now_s = time.monotonic()
+        return all(
+            run.handed >= run.target or run.retry_at_s > now_s
+            for run in map(self._runs.__getitem__, self._unfinished)
+        )
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long it may sleep unless woken; None: for as long as nothing comes."""
+        if not self._unfinished:
+            return None
+        now_s = time.monotonic()
+        retries = [self._runs[run_id].retry_at_s - now_s for run_id in self._unfinished]
+        return min([FLUSH_INTERVAL_S, *(retry_s for retry_s in retries if retry_s > 0)])
+
+    def _deliver_slice(self, run_id: RunId, run: _Run) -> None:
+        try:
+            entries = self._reader.entries(run_id, run.handed, SLICE_BYTES_MAX)
+            for offset in _hand_over(self._sink, run_id, entries):
+                run.handed = offset
+        except Exception as error:
+            # Whatever it was, it concerns this run alone; the others go on. What the sink has
+            # confirmed counts, the rest it gets again.
+            if not isinstance(error, SinkError):
+                log.exception("sink failed on run %s", run_id)
+            run.failure_count += 1
+            retry_s = min(RETRY_MIN_S * 2 ** (run.failure_count - 1), RETRY_MAX_S)
+            run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
+            run.error = str(error) or type(error).__name__
+            run.handed = self._sink.position(run_id)
+        else:
+            run.failure_count, run.error = 0, ""
+
+
+def _hand_over(sink: Sink, run_id: RunId, entries: Sequence[Entry]) -> Iterator[Offset]:
+    """Give a sink a run's entries; batches in a row as one slice. Yields what it has taken."""
+    records: list[Record] = []
+    offset = Offset(0)
+    for entry in entries:
+        if entry.kind in (EntryKind.START, EntryKind.END):
+            if records:
+                sink.apply(run_id, offset, records)
+                yield offset
+                records = []
+            offset = entry.offset
+            if entry.kind is EntryKind.START:
+                sink.start(offset, decode_start(entry.payload or _substitute(entry)))
+            else:
+                sink.finish(offset, decode_finish(entry.payload or _substitute(entry)))
+            yield offset
+        else:
+            offset = entry.offset
+            if entry.payload is None:
+                _report_damage(entry)
+                records.append(LostRange(entry.sequence, entry.sequence, entry.row_count))
+            elif entry.kind is EntryKind.FINISH:
+                records.append(SummaryUpdate(decode_finish(entry.payload).summary))
+            else:
+                records.extend(decode_batch(entry.payload, entry.first_ordinal))
+    if records:
+        sink.apply(run_id, offset, records)
+        yield offset
+
+
+def _substitute(entry: Entry) -> bytes:
+    """Return what stands for a damaged start or end, so that the rows around it find their run."""
+    _report_damage(entry)
+    if entry.kind is EntryKind.START:
+        return record_pb2.RunStart(
+            run_id=entry.run_id,
+            writer_id=entry.writer_id,
+            project="uncategorized",
+            name=entry.run_id,
+            notes="How this run was started is damaged in the journal.",
+        ).SerializeToString()
+    return record_pb2.RunFinish(
+        run_id=entry.run_id,
+        writer_id=entry.writer_id,
+        state=record_pb2.RUN_STATE_CRASHED,
+        reason="How this run ended is damaged in the journal.",
+    ).SerializeToString()
+
+
+def _report_damage(entry: Entry) -> None:
+    log.error(
+        "journal entry %d is damaged: run %s, writer %s, batch %d, %d rows",
+        *(entry.offset, entry.run_id, entry.writer_id, entry.sequence, entry.row_count),
+    )
+
+
+class _Line:
+    """The socket to the sidecar."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = b""
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._sock.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, timeout_s: float | None) -> list[dict[str, Any]]:
+        """Return what has come within the time; raises EOFError when the sidecar is gone."""
+        if not select.select([self._sock], [], [], timeout_s)[0]:
+            return []
+        data = self._sock.recv(1 << 16)
+        if not data:
+            raise EOFError
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def _open_sink(setup: dict[str, Any]) -> Sink:
+    """Build the sink that the setup names; each imports what it needs here, in its own process."""
+    if setup["sink"] == "store":
+        from pillion_sidecar.sinks.store import StoreSink  # noqa: PLC0415
+
+        return StoreSink(setup["store_url"])
+    from pillion_sidecar.sinks.wandb import WandbSink  # noqa: PLC0415
+
+    return WandbSink(
+        Path(setup["wandb_dir"]), mode=setup["wandb_mode"], api_key=setup["wandb_api_key"]
+    )
+
+
+def _die_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _run(line: _Line) -> None:
+    messages: list[dict[str, Any]] = []
+    while not messages:
+        messages = line.receive(None)
+    setup = messages.pop(0)
+    lock = Path(setup["lock"]).open("w")  # noqa: SIM115 - held for the life of the process
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        sink = _open_sink(setup)
+    except PillionError as error:
+        line.send({"failed": str(error)})
+        raise
+    courier = Courier(JournalReader(Path(setup["journal"])), sink)
+    is_draining = False
+    flushed_s = time.monotonic()
+    try:
+        while True:
+            courier.look()
+            any_had = courier.deliver()
+            if not any_had or time.monotonic() - flushed_s > FLUSH_INTERVAL_S:
+                courier.flush()
+                flushed_s = time.monotonic()
+            for change in courier.changes():
+                line.send(change)
+            if is_draining and courier.is_idle and not any_had:
+                line.send({"drained": True})
+                is_draining = False
+            messages += line.receive(0 if any_had else courier.wait_s)
+            is_draining |= any("drain" in message for message in messages)
+            messages.clear()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        sink.close()
+
+
+def main() -> None:
+    """Run the worker on the socket whose number is the only argument."""
+    # Ctrl-C and `kill` reach the sidecar, which tells its workers when to go.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_parent()
+    os.nice(5)  # taking in comes before passing on
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    code = 1
+    try:
+        _run(_Line(socket.socket(fileno=int(sys.argv[1]))))
+        code = 0
+    except PillionError as error:
+        log.error("%s", error)  # noqa: TRY400 - its message says all
+    except Exception:
+        log.exception("worker failed")
+    finally:
+        logging.shutdown()
+        os._exit(code)  # a sink's library may hold threads that would wait for a network
+
+
+if __name__ == "__main__":
+    main()
