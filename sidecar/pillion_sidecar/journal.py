@@ -103,7 +103,7 @@ class _Run:
 
 
 class Journal:
-    """The writing end. Methods may be called from any thread; their futures resolve when durable.
+    """The writing end. Any thread may call it; its futures resolve when what they tell is durable.
 
     A future fails with `StateError` if the entry does not fit what is journaled, with `LimitError`
     if the disk is full (nothing was written; try again later), and with `DiskError` if the disk
@@ -112,7 +112,7 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, *, on_commit: Callable[[], object], on_fatal: Callable[[DiskError], object]
+        self, path: Path, *, on_commit: Callable[[], Any], on_fatal: Callable[[DiskError], Any]
     ) -> None:
         """Open or create the journal.
 

@@ -31,6 +31,11 @@ class RunState(IntEnum):
     FAILED = record_pb2.RUN_STATE_FAILED
     CRASHED = record_pb2.RUN_STATE_CRASHED
 
+    @property
+    def proto_name(self) -> str:
+        """Its name in the contract, which messages take where a number would do."""
+        return f"RUN_STATE_{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:

@@ -30,6 +30,7 @@ from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import RunFinish, RunState
 from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, handlers
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.store_tables import open_for_writing
 
 EXIT_DISK = 74
 """The journal failed (EX_IOERR): start again, and recovery reads what is on disk."""
@@ -117,6 +118,7 @@ class Sidecar:
         )
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
+        open_for_writing(self._settings.store_url).dispose()  # so that it can be read from now on
         self._queries = Queries(self._settings, self._journal.id, self._delivery)
 
     async def listen(self) -> None:

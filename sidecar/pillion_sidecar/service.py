@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from pillion.v1 import record_pb2, telemetry_service_pb2
+from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.errors import (
     DiskError,
     LimitError,
@@ -143,7 +143,7 @@ class TelemetryService:
         )
         self._liveness.remove(finish.run_id, finish.writer_id)
         return telemetry_service_pb2.FinishRunResponse(
-            state=record_pb2.RunState.ValueType(ended.state), journaled_row_count=ended.row_count
+            state=ended.state.proto_name, journaled_row_count=ended.row_count
         )
 
     async def Compare(  # noqa: N802

@@ -1,0 +1,148 @@
+"""Answers from the store, as messages: for the service, and for the CLI where no sidecar runs."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pillion.v1 import run_pb2, telemetry_service_pb2
+from pillion.values import to_any_value, to_key_values
+from pillion_sidecar.compare import (
+    Comparison,
+    ConfigDifference,
+    MetricComparison,
+    check_run_ids,
+    compare,
+)
+from pillion_sidecar.errors import PeerError, StateError
+from pillion_sidecar.records import RunId, encode_environment
+from pillion_sidecar.store import PageKey, Store, StoredRun
+from pillion_sidecar.validation import check_run_id
+
+PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
+
+
+def list_runs(
+    store: Store, request: telemetry_service_pb2.ListRunsRequest
+) -> telemetry_service_pb2.ListRunsResponse:
+    """Answer `ListRuns`."""
+    if not 0 <= request.page_size <= PAGE_SIZE_MAX:
+        raise PeerError(f"page_size: 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}.")
+    limit = request.page_size or PAGE_SIZE_DEFAULT
+    runs = store.runs(
+        request.project or None, limit=limit + 1, before=_page_key(request.page_token)
+    )
+    response = telemetry_service_pb2.ListRunsResponse(runs=map(run_message, runs[:limit]))
+    if len(runs) > limit:
+        time_unix_nano, run_id = runs[limit - 1].page_key
+        response.next_page_token = f"{time_unix_nano}:{run_id}"
+    return response
+
+
+def get_run(
+    store: Store, request: telemetry_service_pb2.GetRunRequest
+) -> telemetry_service_pb2.GetRunResponse:
+    """Answer `GetRun`."""
+    return telemetry_service_pb2.GetRunResponse(run=run_message(_run(store, request.run_id)))
+
+
+def compare_runs(
+    store: Store, request: telemetry_service_pb2.CompareRequest
+) -> telemetry_service_pb2.CompareResponse:
+    """Answer `Compare`."""
+    check_run_ids(request.run_ids)
+    runs = [_run(store, run_id) for run_id in request.run_ids]
+    series = {run.run_id: store.read_series(run.run_id) for run in runs}
+    return _compare_message(compare(runs, series, request.metric))
+
+
+def run_message(run: StoredRun) -> run_pb2.Run:
+    """Turn a run into its message."""
+    return run_pb2.Run(
+        run_id=run.run_id,
+        project=run.project,
+        name=run.name,
+        state=run.state.proto_name,
+        reason=run.reason,
+        exit_code=run.exit_code,
+        group=run.group,
+        job_type=run.job_type,
+        tags=run.tags,
+        notes=run.notes,
+        config=to_key_values(run.config),
+        summary=to_key_values(run.summary),
+        environment=encode_environment(run.environment),
+        start_time=_timestamp(run.start_time_unix_nano),
+        end_time=_timestamp(run.end_time_unix_nano),
+        row_count=run.row_count,
+        last_step=run.last_step,
+        lost_row_count=run.lost_row_count,
+    )
+
+
+def _compare_message(comparison: Comparison) -> telemetry_service_pb2.CompareResponse:
+    return telemetry_service_pb2.CompareResponse(
+        runs=map(run_message, comparison.runs),
+        metrics=map(_metric_message, comparison.metrics),
+        metric=comparison.metric or "",
+        best_run_id=comparison.best_run_id or "",
+        config_differences=map(_difference_message, comparison.config_differences),
+    )
+
+
+def _metric_message(metric: MetricComparison) -> run_pb2.MetricComparison:
+    return run_pb2.MetricComparison(
+        key=metric.key,
+        direction=run_pb2.Direction.Name(metric.direction),
+        best_run_id=metric.best_run_id or "",
+        statistics=[
+            run_pb2.MetricStatistics(
+                run_id=one.run_id,
+                point_count=one.point_count,
+                nan_count=one.nan_count,
+                first=one.first,
+                last=one.last,
+                min=one.min,
+                max=one.max,
+                mean=one.mean,
+                best=one.best,
+                best_step=one.best_step,
+            )
+            for one in metric.statistics
+        ],
+    )
+
+
+def _difference_message(difference: ConfigDifference) -> run_pb2.ConfigDifference:
+    return run_pb2.ConfigDifference(
+        key=difference.key,
+        settings=[
+            run_pb2.ConfigSetting(
+                run_id=setting.run_id, value=to_any_value(setting.value) if setting.is_set else None
+            )
+            for setting in difference.settings
+        ],
+    )
+
+
+def _run(store: Store, run_id: str) -> StoredRun:
+    run = store.run(check_run_id(run_id))
+    if run is None:
+        raise StateError(
+            f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
+        )
+    return run
+
+
+def _page_key(token: str) -> PageKey | None:
+    if not token:
+        return None
+    time_unix_nano, _, run_id = token.partition(":")
+    if not time_unix_nano.lstrip("-").isdecimal():
+        raise PeerError("page_token: take it from the page before, as it is.")
+    return int(time_unix_nano), RunId(run_id)
+
+
+def _timestamp(time_unix_nano: int | None) -> Timestamp | None:
+    if time_unix_nano is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(time_unix_nano)
+    return timestamp

@@ -1,0 +1,136 @@
+"""How the CLI asks: the sidecar if one answers, else the store itself, read-only."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pillion.address import Address, AddressError
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
+from pillion_sidecar import answers
+from pillion_sidecar.errors import PillionError, SettingsError
+from pillion_sidecar.settings import Settings
+from pillion_sidecar.store import Store
+
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 30.0
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class AskError(PillionError):
+    """A question was refused; the message is for people."""
+
+
+class Asker:
+    """Asks questions. Use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Look for a sidecar at the settings' address.
+
+        Raises:
+            AskError: The address is not safe to use, or the sidecar there wants a token.
+        """
+        self._settings = settings
+        self._metadata = _metadata(settings)
+        self._channel = grpc.insecure_channel(
+            settings.listen,
+            options=[("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)],
+        )
+        self.is_sidecar = self._is_serving()
+        """Whether a sidecar answers; if not, the store is asked."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def runs(self, request: pb2.ListRunsRequest) -> pb2.ListRunsResponse:
+        """Ask `ListRuns`."""
+        return self._ask("ListRuns", request, answers.list_runs)
+
+    def run(self, request: pb2.GetRunRequest) -> pb2.GetRunResponse:
+        """Ask `GetRun`."""
+        return self._ask("GetRun", request, answers.get_run)
+
+    def compare(self, request: pb2.CompareRequest) -> pb2.CompareResponse:
+        """Ask `Compare`."""
+        return self._ask("Compare", request, answers.compare_runs)
+
+    def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
+        """Ask `GetStatus`, which only a sidecar can answer."""
+
+        def no_sidecar(_store: Store, _request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
+            raise AskError(
+                f"No sidecar answers at {self._settings.listen}. Start one with `pillion serve`, "
+                "or read what is stored with `pillion runs`."
+            )
+
+        return self._ask("GetStatus", request, no_sidecar)
+
+    def _ask(
+        self, method: str, request: _Request, answer: Callable[[Store, _Request], _Response]
+    ) -> _Response:
+        if not self.is_sidecar:
+            store = Store(self._settings.store_url)
+            try:
+                return answer(store, request)
+            finally:
+                store.close()
+        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        try:
+            response = getattr(stub, method)(
+                request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata
+            )
+            return cast("_Response", response)
+        except grpc.RpcError as error:
+            raise AskError(error.details()) from error
+
+    def _is_serving(self) -> bool:
+        address = Address.parse(self._settings.listen)
+        if address.path is not None and not address.path.exists():
+            return False
+        try:
+            address.check_directory()
+        except AddressError as error:
+            raise AskError(str(error)) from error
+        try:
+            health_pb2_grpc.HealthStub(self._channel).Check(
+                health_pb2.HealthCheckRequest(),
+                timeout=CONNECT_TIMEOUT_S,
+                metadata=self._metadata,
+            )
+        except grpc.RpcError as error:
+            if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                return False
+            raise AskError(error.details()) from error
+        return True
+
+
+def _metadata(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return the token that a TCP sidecar asks for: the one set, else its own on this host."""
+    if settings.address.path is not None:
+        return ()
+    token = os.environ.get("PILLION_TOKEN")
+    if not token:
+        path: Path = settings.token_path
+        try:
+            token = path.read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise SettingsError(
+                f"A sidecar on TCP asks for a token, and {path} cannot be read "
+                f"({error.strerror}). Set PILLION_TOKEN or --data-dir."
+            ) from error
+    return (("authorization", f"Bearer {token}"),)

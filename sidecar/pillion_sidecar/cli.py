@@ -1,0 +1,191 @@
+"""The command line: `pillion serve | status | runs | compare | demo | train`.
+
+Tables for people, `--json` for scripts (its shapes: `docs/cli.md`). Exit codes: 0 well; 1 refused
+or failed, with a sentence on standard error; 2 wrong usage; 130 ended by Ctrl-C.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pillion._version import __version__
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion_sidecar import rendering
+from pillion_sidecar.asking import Asker
+from pillion_sidecar.errors import PillionError
+from pillion_sidecar.settings import WandbMode, load
+
+PIPED_WIDTH = 160
+"""Columns of a table that no terminal shows."""
+
+app = typer.Typer(
+    help="Keeps what training jobs log, and owns their Weights & Biases runs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept. [PILLION_DATA_DIR]")]
+Listen = Annotated[
+    str | None,
+    typer.Option("--address", help="The sidecar: unix:PATH or HOST:PORT. [PILLION_ADDRESS]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def serve(
+    data_dir: DataDir = None,
+    listen: Annotated[
+        str | None, typer.Option(help="unix:PATH, or HOST:PORT on loopback. [PILLION_LISTEN]")
+    ] = None,
+    wandb_mode: Annotated[
+        WandbMode | None, typer.Option(help="Runs at W&B; auto: online if there is a key.")
+    ] = None,
+    drain_timeout_s: Annotated[
+        float | None, typer.Option(help="How long a stop may take to deliver what is left.")
+    ] = None,
+    ready_fd: Annotated[
+        int | None, typer.Option(help="Write the address to this descriptor when it listens.")
+    ] = None,
+) -> None:
+    """Run the sidecar until Ctrl-C or SIGTERM."""
+    from pillion_sidecar.server import Sidecar  # noqa: PLC0415 - only this command needs it
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    with _refusals_told():
+        settings = load(
+            data_dir=data_dir,
+            listen=listen,
+            wandb_mode=wandb_mode,
+            drain_timeout_s=drain_timeout_s,
+        )
+        os.environ.pop("WANDB_API_KEY", None)  # it is in the settings; nothing else needs it
+
+        def on_ready(sidecar: Sidecar) -> None:
+            print(f"pillion {__version__} listens at {sidecar.address}")
+            print(f"data is kept in {settings.data_dir}; W&B is {settings.wandb_mode_resolved}")
+            print("`pillion status` tells whether it is safe; Ctrl-C ends it", flush=True)
+            if ready_fd is not None:
+                os.write(ready_fd, f"{sidecar.address}\n".encode())
+                os.close(ready_fd)
+
+        code = asyncio.run(Sidecar(settings).run(on_ready))
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    run: Annotated[str, typer.Argument(help="Only this run.")] = "",
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether the data is safe: on disk, and in each sink."""
+    with _asking(address, data_dir) as ask:
+        response = ask.status(pb2.GetStatusRequest(run_id=run))
+    _show(rendering.status_view(response), rendering.status_json(response), as_json=as_json)
+
+
+@app.command()
+def runs(
+    project: Annotated[str, typer.Option(help="Only runs of this project.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """List runs, the latest first. Works without a sidecar too."""
+    with _asking(address, data_dir) as ask:
+        response = ask.runs(pb2.ListRunsRequest(project=project, page_size=limit))
+    if not response.runs and not as_json:
+        print("No runs yet. `pillion demo` makes three.")
+        return
+    _show(
+        rendering.runs_table(response.runs),
+        {"runs": [rendering.run_json(run) for run in response.runs]},
+        as_json=as_json,
+    )
+
+
+@app.command()
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(help="2 to 10 runs.", metavar="RUN...")],
+    metric: Annotated[str, typer.Option(help="Decides which is best.")] = "",
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: metrics, the best one, what differs in config. Works without a sidecar too."""
+    with _asking(address, data_dir) as ask:
+        response = ask.compare(pb2.CompareRequest(run_ids=run_ids, metric=metric))
+    _show(rendering.comparison_view(response), rendering.comparison_json(response), as_json=as_json)
+    if not as_json:
+        print("\n" + rendering.best_sentence(response))
+
+
+@app.command()
+def demo(
+    online: Annotated[bool, typer.Option("--online", help="Send the runs to W&B too.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Fine-tune three LoRA variants at once, logged by one sidecar, and compare them."""
+    from pillion_sidecar.demo import run_demo  # noqa: PLC0415 - only this command needs it
+
+    with _refusals_told():
+        mode = WandbMode.ONLINE if online else WandbMode.OFFLINE
+        raise typer.Exit(run_demo(load(data_dir=data_dir, wandb_mode=mode), _console()))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Fine-tune with LoRA, logged by the sidecar. `pillion train --help` lists the options."""
+    # In this process's place, so that Ctrl-C and the exit code are the trainer's own.
+    os.execv(sys.executable, [sys.executable, "-m", "pillion_trainer", *context.args])
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@contextmanager
+def _asking(address: str | None, data_dir: Path | None) -> Iterator[Asker]:
+    with _refusals_told():
+        listen = address or os.environ.get("PILLION_ADDRESS")
+        with Asker(load(listen=listen, data_dir=data_dir)) as ask:
+            yield ask
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Turn an error of ours into its sentence and exit code 1."""
+    try:
+        yield
+    except PillionError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _show(view: Any, shape: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(shape, indent=2, ensure_ascii=False))
+    else:
+        _console().print(view)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)

@@ -1,0 +1,283 @@
+"""`pillion demo`: three LoRA fine-tunes at once, logged by one sidecar, then compared.
+
+Everything is real: a sidecar process as `pillion serve` starts it, three trainer processes as
+`pillion train` starts them, and the questions that `pillion runs` and `pillion compare` ask.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pillion.v1 import run_pb2
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion.values import from_key_values
+from pillion_sidecar.asking import Asker
+from pillion_sidecar.errors import SettingsError
+from pillion_sidecar.rendering import (
+    best_sentence,
+    comparison_view,
+    number_text,
+    sparkline,
+    state_text,
+)
+from pillion_sidecar.settings import Settings, WandbMode
+
+PROJECT = "pillion-demo"
+REFRESH_S = 0.5
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+"""How long trainers and sidecar may take to end cleanly before they are killed."""
+
+_INTERRUPTED = 130
+
+
+@dataclass(slots=True)
+class _Trainer:
+    """One fine-tune."""
+
+    run_id: str
+    name: str
+    flags: Sequence[str]
+    losses: list[float] = field(default_factory=list)
+    last_step: int = -1
+    process: subprocess.Popen[bytes] | None = None
+
+
+def run_demo(settings: Settings, console: Console) -> int:
+    """Run the demo; return the exit code.
+
+    Raises:
+        SettingsError: The trainer's packages are missing, or a sidecar is here that would send to
+            W&B what was asked to stay offline.
+    """
+    stamp = time.strftime("%m%d-%H%M%S")
+    trainers = [_Trainer(f"demo-{stamp}-{name}", name, flags) for name, flags in _VARIANTS.items()]
+    with _signals_as_interrupt(), ExitStack() as stack:
+        try:
+            _prepare(console)
+            stack.enter_context(_sidecar(settings, console))
+            logs = settings.data_dir / "logs"
+            for trainer in trainers:
+                stack.enter_context(_running(trainer, settings, logs, group=f"demo-{stamp}"))
+            with Asker(settings) as ask:
+                code = _watch(trainers, ask, console)
+                _show_comparison(trainers, ask, console)
+        except KeyboardInterrupt:
+            console.print("\nStopping: each trainer saves its adapter and ends its run …")
+            _stop(trainers)
+            code = _INTERRUPTED
+    _show_where(settings, trainers, console)
+    return code
+
+
+_VARIANTS: Mapping[str, Sequence[str]] = {
+    "r4-lr1e-3": ("--r", "4", "--alpha", "8", "--learning-rate", "1e-3"),
+    "r16-lr5e-3": ("--r", "16", "--alpha", "32", "--learning-rate", "5e-3"),
+    "r8-lr2e-5": ("--r", "8", "--alpha", "16", "--learning-rate", "2e-5"),
+}
+"""What the three have of their own; the last one learns too slowly, to have something to see."""
+
+
+def _prepare(console: Console) -> None:
+    """Have the small base model made, which takes a while the first time only."""
+    console.print("The base model: made and trained here the first time, then kept.")
+    command = [sys.executable, "-m", "pillion_trainer", "--prepare"]
+    if subprocess.call(command) != 0:
+        raise SettingsError("The base model could not be made; the lines above say why.")
+
+
+@contextmanager
+def _sidecar(settings: Settings, console: Console) -> Iterator[None]:
+    """Use the sidecar that is here, or run one for as long as the demo takes."""
+    with Asker(settings) as ask:
+        if ask.is_sidecar:
+            mode = ask.status(pb2.GetStatusRequest()).wandb.mode
+            if mode == WandbMode.ONLINE and settings.wandb_mode is not WandbMode.ONLINE:
+                raise SettingsError(
+                    f"The sidecar at {settings.listen} sends runs to W&B. Take `--online` if that "
+                    "is right, or stop that sidecar first."
+                )
+            console.print(f"The sidecar at {settings.listen} is used.")
+            yield
+            return
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (settings.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+    log_path = settings.data_dir / "logs" / "sidecar.log"
+    ready, ready_theirs = os.pipe()
+    with log_path.open("ab") as log_file:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pillion_sidecar", "serve"),
+                *("--data-dir", str(settings.data_dir), "--listen", settings.listen),
+                *("--wandb-mode", settings.wandb_mode.value, "--ready-fd", str(ready_theirs)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            pass_fds=[ready_theirs],
+            start_new_session=True,  # the terminal's Ctrl-C is for the demo, which ends it last
+        )
+    os.close(ready_theirs)
+    with os.fdopen(ready, encoding="utf-8") as file:
+        if not file.read():
+            process.wait()
+            raise SettingsError(f"The sidecar did not start; {log_path} says why.")
+    console.print(f"A sidecar listens at {settings.listen}.")
+    try:
+        yield
+    finally:
+        console.print("The sidecar delivers what is left, then stops …")
+        _end(process, signal.SIGTERM)
+
+
+@contextmanager
+def _running(trainer: _Trainer, settings: Settings, logs: Path, group: str) -> Iterator[None]:
+    output_dir = settings.data_dir / "demo" / trainer.run_id
+    with (logs / f"{trainer.run_id}.log").open("ab") as log_file:
+        trainer.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pillion_trainer", *trainer.flags),
+                *("--run-id", trainer.run_id, "--name", trainer.name, "--project", PROJECT),
+                *("--group", group, "--output-dir", str(output_dir), "--threads", "1"),
+                *("--address", settings.listen),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log_file,
+            stderr=log_file,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        _end(trainer.process, signal.SIGINT)
+
+
+def _watch(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> int:
+    """Show the runs until all trainers have ended; return 1 if one failed."""
+    with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+        while True:
+            processes = [trainer.process for trainer in trainers if trainer.process]
+            codes = [process.poll() for process in processes]
+            table = _progress_table(trainers, _runs(trainers, ask))
+            if console.is_terminal:
+                live.update(table, refresh=True)
+            if None not in codes:
+                if not console.is_terminal:
+                    live.update(table, refresh=True)
+                    console.print(table)
+                return int(any(codes))
+            time.sleep(REFRESH_S)
+
+
+def _runs(trainers: Sequence[_Trainer], ask: Asker) -> dict[str, run_pb2.Run]:
+    response = ask.runs(pb2.ListRunsRequest(project=PROJECT, page_size=len(trainers)))
+    return {run.run_id: run for run in response.runs}
+
+
+def _progress_table(trainers: Sequence[_Trainer], runs: Mapping[str, run_pb2.Run]) -> Table:
+    table = Table("RUN", "STATE", box=None, pad_edge=False, header_style="bold")
+    for title in ("ROWS", "STEP", "LOSS"):
+        table.add_column(title, justify="right", min_width=6)
+    table.add_column("", min_width=24)
+    table.add_column("EVAL LOSS", justify="right")
+    table.add_column("TOKENS/S", justify="right")
+    for trainer in trainers:
+        run = runs.get(trainer.run_id)
+        if run is None:
+            table.add_row(trainer.name, "starting")
+            continue
+        summary: Mapping[str, Any] = from_key_values(run.summary)
+        loss = summary.get("train/loss")
+        if run.last_step != trainer.last_step and isinstance(loss, float):
+            trainer.losses.append(loss)
+            trainer.last_step = run.last_step
+        table.add_row(
+            trainer.name,
+            state_text(run),
+            f"{run.row_count:,}",
+            str(run.last_step),
+            number_text(loss),
+            sparkline(trainer.losses),
+            number_text(summary.get("eval/loss")),
+            number_text(summary.get("train/tokens_per_second")),
+        )
+    return table
+
+
+def _show_comparison(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> None:
+    known = _runs(trainers, ask)
+    run_ids = [trainer.run_id for trainer in trainers if trainer.run_id in known]
+    if len(run_ids) < 2:  # noqa: PLR2004 - to compare takes two
+        console.print("There are not two runs to compare.")
+        return
+    response = ask.compare(pb2.CompareRequest(run_ids=run_ids))
+    _keep_only(response, _SHOWN)
+    console.print()
+    console.print(comparison_view(response))
+    console.print()
+    console.print(best_sentence(response), style="bold")
+
+
+_SHOWN = {"train/loss", "eval/loss", "train/tokens_per_second", "train/grad_norm"}
+"""What the demo shows of the comparison; `pillion compare` shows all."""
+
+
+def _keep_only(response: pb2.CompareResponse, keys: set[str]) -> None:
+    metrics = [metric for metric in response.metrics if metric.key in keys]
+    del response.metrics[:]
+    response.metrics.extend(metrics)
+
+
+def _show_where(settings: Settings, trainers: Sequence[_Trainer], console: Console) -> None:
+    ids = " ".join(trainer.run_id for trainer in trainers)
+    console.print()
+    console.print(f"Kept in {settings.data_dir}: the journal, the store, W&B's files, the adapters")
+    console.print(f"Look further: pillion runs · pillion compare {ids}", soft_wrap=True)
+    console.print(
+        f"Upload later: wandb sync {settings.wandb_dir}/wandb/offline-run-*", soft_wrap=True
+    )
+
+
+def _stop(trainers: Sequence[_Trainer]) -> None:
+    for trainer in trainers:
+        if trainer.process is not None and trainer.process.poll() is None:
+            trainer.process.send_signal(signal.SIGINT)
+
+
+def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """End a process, kindly first."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _signals_as_interrupt() -> Iterator[None]:
+    """Have a closed terminal and `kill` end the demo as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    former = [signal.signal(number, interrupt) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, former, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,160 @@
+"""The service's questions: what was acked before a question is in its answer.
+
+The store is filled by another process, a little later. So each question first waits, within
+`FRESH_TIMEOUT_S`, until the store has the runs it is about; then it is answered in a thread.
+"""
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pillion._version import __version__
+from pillion.v1 import run_pb2, telemetry_service_pb2
+from pillion_sidecar import answers
+from pillion_sidecar.delivery import Delivery
+from pillion_sidecar.errors import StateError
+from pillion_sidecar.journal_reader import JournaledRun, JournalReader
+from pillion_sidecar.records import Offset, RunId, RunState
+from pillion_sidecar.settings import Settings, WandbMode
+from pillion_sidecar.store import Store
+from pillion_sidecar.validation import check_run_id
+
+FRESH_TIMEOUT_S = 5.0
+"""How long an answer may wait for the store; then it tells what there is."""
+
+STATUS_RUNS_MAX = 1000
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+
+class Queries:
+    """Answers the service's questions. Used from the event loop only."""
+
+    def __init__(self, settings: Settings, journal_id: str, delivery: Delivery) -> None:
+        self._settings, self._journal_id, self._delivery = settings, journal_id, delivery
+        self._started = Timestamp()
+        self._started.FromNanoseconds(time.time_ns())
+
+    async def runs(
+        self, request: telemetry_service_pb2.ListRunsRequest
+    ) -> telemetry_service_pb2.ListRunsResponse:
+        """Answer `ListRuns`."""
+        behind = await self._read_journal(
+            lambda journal: journal.runs_behind(self._delivery.through("store"))
+        )
+        return await self._answer(answers.list_runs, request, behind)
+
+    async def run(
+        self, request: telemetry_service_pb2.GetRunRequest
+    ) -> telemetry_service_pb2.GetRunResponse:
+        """Answer `GetRun`."""
+        return await self._answer(answers.get_run, request, await self._ends([request.run_id]))
+
+    async def compare(
+        self, request: telemetry_service_pb2.CompareRequest
+    ) -> telemetry_service_pb2.CompareResponse:
+        """Answer `Compare`."""
+        return await self._answer(answers.compare_runs, request, await self._ends(request.run_ids))
+
+    async def status(
+        self, request: telemetry_service_pb2.GetStatusRequest
+    ) -> telemetry_service_pb2.GetStatusResponse:
+        """Answer `GetStatus`, from the journal and what the workers have reported."""
+        journaled = await self._read_journal(
+            lambda journal: self._journaled(journal, request.run_id)
+        )
+        runs = [self._run_status(run) for run in journaled]
+        active = [run.run_id for run in journaled if run.state is RunState.RUNNING]
+        mode = self._settings.wandb_mode_resolved
+        return telemetry_service_pb2.GetStatusResponse(
+            sentence=_sentence(runs),
+            version=__version__,
+            journal_id=self._journal_id,
+            data_dir=str(self._settings.data_dir),
+            start_time=self._started,
+            runs=runs[:STATUS_RUNS_MAX],
+            wandb=run_pb2.WandbStatus(
+                enabled=mode is not WandbMode.DISABLED,
+                available=importlib.util.find_spec("wandb") is not None,
+                mode=mode.value,
+                active_run_ids=active if mode is not WandbMode.DISABLED else [],
+            ),
+        )
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self._settings.store_url)
+
+    async def _answer(
+        self,
+        answer: Callable[[Store, _Request], _Response],
+        request: _Request,
+        targets: Sequence[tuple[RunId, Offset]],
+    ) -> _Response:
+        await self._delivery.wait_for("store", targets, FRESH_TIMEOUT_S)
+        return await asyncio.to_thread(lambda: answer(self._store, request))
+
+    async def _ends(self, run_ids: Sequence[str]) -> list[tuple[RunId, Offset]]:
+        """Return the last offset of each of these runs that the journal has."""
+
+        def read(journal: JournalReader) -> list[tuple[RunId, Offset]]:
+            runs = [journal.run(RunId(run_id)) for run_id in run_ids]
+            return [(run.run_id, run.last_offset) for run in runs if run is not None]
+
+        return await self._read_journal(read)
+
+    async def _read_journal(self, read: Callable[[JournalReader], _Response]) -> _Response:
+        def within_thread() -> _Response:
+            with JournalReader(self._settings.journal_path) as journal:
+                return read(journal)
+
+        return await asyncio.to_thread(within_thread)
+
+    @staticmethod
+    def _journaled(journal: JournalReader, run_id: str) -> list[JournaledRun]:
+        if not run_id:
+            return journal.runs()
+        run = journal.run(check_run_id(run_id))
+        if run is None:
+            raise StateError(
+                f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
+            )
+        return [run]
+
+    def _run_status(self, run: JournaledRun) -> run_pb2.RunStatus:
+        status = run_pb2.RunStatus(
+            run_id=run.run_id,
+            state=run.state.proto_name,
+            journaled_row_count=run.row_count,
+        )
+        for sink in self._delivery.sinks:
+            progress = self._delivery.progress(sink, run.run_id)
+            status.sinks.add(
+                sink=sink,
+                delivered_row_count=progress.row_count,
+                lag_row_count=max(0, run.row_count - progress.row_count),
+                last_error=progress.error,
+            )
+        return status
+
+
+def _sentence(runs: Sequence[run_pb2.RunStatus]) -> str:
+    """Say whether the data is safe: "All 12,000 rows of 3 runs are on disk; store has all."."""
+    row_count = sum(run.journaled_row_count for run in runs)
+    lags: dict[str, int] = {}
+    for run in runs:
+        for sink in run.sinks:
+            lags[sink.sink] = lags.get(sink.sink, 0) + sink.lag_row_count
+    rows = "1 row" if row_count == 1 else f"{row_count:,} rows"
+    parts = [f"All {rows} of {len(runs)} run{'s' * (len(runs) != 1)} are on disk"]
+    parts += [
+        f"{sink} is {lag:,} row{'s' * (lag != 1)} behind" if lag else f"{sink} has all"
+        for sink, lag in lags.items()
+    ]
+    return "; ".join(parts) + "."

@@ -1,0 +1,292 @@
+"""How the CLI shows answers: rich tables for people, plain dicts for `--json`.
+
+The JSON shapes are part of the interface and described in `docs/cli.md`.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pillion.v1 import record_pb2, run_pb2
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion.values import Value, from_any_value, from_key_values
+
+_STATE_STYLES = {
+    "RUNNING": "cyan",
+    "FINISHED": "green",
+    "STOPPED": "yellow",
+    "FAILED": "red",
+    "CRASHED": "bold red",
+}
+_DIRECTIONS = {run_pb2.DIRECTION_LOWER: "↓", run_pb2.DIRECTION_HIGHER: "↑"}
+_WHOLE_MIN, _WHOLE_MAX = 1e4, 1e9
+"""Between these, the digits behind the point tell nobody anything."""
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
+    """Show runs, one per line."""
+    table = Table("ID", "NAME", "PROJECT", "STATE", box=None, pad_edge=False, header_style="bold")
+    for title in ("ROWS", "STEP", "LOSS", "STARTED", "TOOK"):
+        table.add_column(title, justify="right")
+    for run in runs:
+        summary = from_key_values(run.summary)
+        loss = next(
+            (summary[key] for key in ("eval/loss", "train/loss", "loss") if key in summary), None
+        )
+        table.add_row(
+            run.run_id,
+            run.name,
+            run.project,
+            state_text(run),
+            f"{run.row_count:,}",
+            f"{run.last_step:,}" if run.HasField("last_step") else "-",
+            number_text(loss),
+            time.strftime("%m-%d %H:%M", time.localtime(run.start_time.seconds)),
+            duration_text(run),
+        )
+    return table
+
+
+def comparison_view(response: pb2.CompareResponse) -> RenderableType:
+    """Show a comparison: the metrics, what differs in config, and which run is best."""
+    names = _short_names(response.runs)
+    metrics = Table("METRIC", "", box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        metrics.add_column(name, justify="right")
+    for metric in response.metrics:
+        cells = []
+        for one in metric.statistics:
+            value = one.best if one.HasField("best") else one.last if one.HasField("last") else None
+            text = Text(number_text(value))
+            if metric.best_run_id == one.run_id:
+                text.stylize("bold green")
+            cells.append(text)
+        metrics.add_row(metric.key, _DIRECTIONS.get(metric.direction, ""), *cells)
+    parts: list[RenderableType] = [metrics]
+    if response.config_differences:
+        config = Table("CONFIG", box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            config.add_column(name, justify="right")
+        for difference in response.config_differences:
+            config.add_row(
+                difference.key,
+                *(
+                    str(from_any_value(setting.value)) if setting.HasField("value") else "-"
+                    for setting in difference.settings
+                ),
+            )
+        parts += ["", config]
+    return Group(*parts)
+
+
+def best_sentence(response: pb2.CompareResponse) -> str:
+    """Say which run is best, and by what."""
+    if not response.best_run_id:
+        return "No run is best: no metric that all of them have says which direction is better."
+    best = next(run for run in response.runs if run.run_id == response.best_run_id)
+    metric = next(metric for metric in response.metrics if metric.key == response.metric)
+    figure = next(one for one in metric.statistics if one.run_id == best.run_id)
+    return (
+        f"Best by {metric.key}: {best.name} ({best.run_id}) with {number_text(figure.best)} "
+        f"at step {figure.best_step}."
+    )
+
+
+def status_view(response: pb2.GetStatusResponse) -> RenderableType:
+    """Show whether the data is safe."""
+    table = Table("RUN", "STATE", box=None, pad_edge=False, header_style="bold")
+    sinks = list(dict.fromkeys(sink.sink for run in response.runs for sink in run.sinks))
+    for title in ("ON DISK", *(f"IN {sink.upper()}" for sink in sinks)):
+        table.add_column(title, justify="right")
+    table.add_column("TROUBLE")
+    for run in response.runs:
+        delivered = {sink.sink: sink for sink in run.sinks}
+        troubles = [f"{sink.sink}: {sink.last_error}" for sink in run.sinks if sink.last_error]
+        table.add_row(
+            run.run_id,
+            _state_name(run),
+            f"{run.journaled_row_count:,}",
+            *(f"{delivered[sink].delivered_row_count:,}" for sink in sinks),
+            "; ".join(troubles),
+        )
+    where = f"Version {response.version}, W&B {response.wandb.mode}, data in {response.data_dir}"
+    parts: list[RenderableType] = [response.sentence, where]
+    if response.runs:
+        parts += ["", table]
+    return Group(*parts)
+
+
+def run_json(run: run_pb2.Run) -> dict[str, Any]:
+    """Return a run for `--json`."""
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "project": run.project,
+        "state": _state_name(run),
+        "reason": run.reason,
+        "exit_code": run.exit_code if run.HasField("exit_code") else None,
+        "group": run.group,
+        "job_type": run.job_type,
+        "tags": list(run.tags),
+        "notes": run.notes,
+        "config": _json(from_key_values(run.config)),
+        "summary": _json(from_key_values(run.summary)),
+        "host": run.environment.host,
+        "start_time": _time_json(run.start_time),
+        "end_time": _time_json(run.end_time) if run.HasField("end_time") else None,
+        "row_count": run.row_count,
+        "last_step": run.last_step if run.HasField("last_step") else None,
+        "lost_row_count": run.lost_row_count,
+        "url": run.url,
+    }
+
+
+def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
+    """Return a comparison for `--json`."""
+    figures = ("first", "last", "min", "max", "mean", "best", "best_step")
+    return {
+        "runs": [run_json(run) for run in response.runs],
+        "metric": response.metric or None,
+        "best_run_id": response.best_run_id or None,
+        "metrics": {
+            metric.key: {
+                "direction": run_pb2.Direction.Name(metric.direction)
+                .removeprefix("DIRECTION_")
+                .lower(),
+                "best_run_id": metric.best_run_id or None,
+                "runs": {
+                    one.run_id: {
+                        "point_count": one.point_count,
+                        "nan_count": one.nan_count,
+                        **{
+                            name: _json(getattr(one, name)) if one.HasField(name) else None
+                            for name in figures
+                        },
+                    }
+                    for one in metric.statistics
+                },
+            }
+            for metric in response.metrics
+        },
+        "config_differences": {
+            difference.key: {
+                setting.run_id: _json(from_any_value(setting.value))
+                for setting in difference.settings
+                if setting.HasField("value")
+            }
+            for difference in response.config_differences
+        },
+        "url": response.url or None,
+    }
+
+
+def status_json(response: pb2.GetStatusResponse) -> dict[str, Any]:
+    """Return the status for `--json`."""
+    return {
+        "sentence": response.sentence,
+        "version": response.version,
+        "journal_id": response.journal_id,
+        "data_dir": response.data_dir,
+        "start_time": _time_json(response.start_time),
+        "wandb": {
+            "enabled": response.wandb.enabled,
+            "available": response.wandb.available,
+            "mode": response.wandb.mode,
+            "active_run_ids": list(response.wandb.active_run_ids),
+        },
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "state": _state_name(run),
+                "journaled_row_count": run.journaled_row_count,
+                "sinks": {
+                    sink.sink: {
+                        "delivered_row_count": sink.delivered_row_count,
+                        "lag_row_count": sink.lag_row_count,
+                        "last_error": sink.last_error or None,
+                    }
+                    for sink in run.sinks
+                },
+            }
+            for run in response.runs
+        ],
+    }
+
+
+def state_text(run: run_pb2.Run) -> Text:
+    """Show a run's state in its colour."""
+    name = _state_name(run)
+    return Text(name, style=_STATE_STYLES.get(name, ""))
+
+
+def number_text(value: object) -> str:
+    """Show a number in five digits or whole; a dash for none."""
+    match value:
+        case bool():
+            return str(value)
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.0f}" if _WHOLE_MIN <= abs(value) < _WHOLE_MAX else f"{value:.5g}"
+    return "-"
+
+
+def duration_text(run: run_pb2.Run) -> str:
+    """Show how long a run took, or has been running."""
+    end_s = run.end_time.seconds if run.HasField("end_time") else time.time()
+    seconds = max(0, int(end_s - run.start_time.seconds))
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """Draw values as a line of blocks, the latest at the right."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return ""
+    picked = (
+        [finite[len(finite) * i // width] for i in range(width)] if len(finite) > width else finite
+    )
+    low, high = min(picked), max(picked)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0
+    return "".join(_BLOCKS[round((value - low) * scale)] for value in picked)
+
+
+def _short_names(runs: Sequence[run_pb2.Run]) -> list[str]:
+    """Return the runs' names, with their ids where two share one."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} {run.run_id}"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _state_name(run: run_pb2.Run | run_pb2.RunStatus) -> str:
+    return str(record_pb2.RunState.Name(run.state)).removeprefix("RUN_STATE_")
+
+
+def _time_json(timestamp: Timestamp) -> str:
+    return str(timestamp.ToJsonString())
+
+
+def _json(value: Value) -> Any:
+    """Make a value that JSON can hold: NaN and the infinities as text, bytes as hex."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list):
+        return [_json(element) for element in value]
+    if isinstance(value, dict):
+        return {key: _json(element) for key, element in value.items()}
+    return value

@@ -1,0 +1,206 @@
+"""Segments: how the store's writer lays rows down, in the transaction of its caller.
+
+Rows that share their metrics and come in one call go into one segment. Few rows make a small one;
+when a signature's small segments and the new rows reach `SEGMENT_ROWS` together, they become one
+full segment. So every row is written at most twice, and only a signature's last segments are small.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import sqlalchemy as sa
+
+from pillion_sidecar.records import Frame, RunId
+from pillion_sidecar.store_tables import (
+    Metrics,
+    columns,
+    from_blob,
+    segments,
+    signatures,
+    to_blob,
+)
+
+SEGMENT_ROWS = 1_024
+"""A segment of at least as many rows is full and never touched again."""
+
+_UPDATE_LAST_ROW = signatures.update().where(
+    signatures.c.signature_id == sa.bindparam("of_signature")
+)
+_KINDS: Mapping[str, str] = {"f": "d", "i": "q", "b": "?"}
+"""A column's kind by that of its numpy type."""
+
+
+@dataclass(slots=True)
+class Tail:
+    """The small segments at the end of a signature; none: both figures are 0."""
+
+    signature_id: int
+    first_segment_id: int = 0
+    row_count: int = 0
+
+
+Tails: TypeAlias = dict[Metrics, Tail]
+"""All signatures of a run."""
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Rows of one signature, as blobs."""
+
+    ordinals: bytes
+    steps: bytes
+    times_unix_nano: bytes
+    columns: list[bytes]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.ordinals) // 8
+
+
+@dataclass(slots=True)
+class _Inserts:
+    """What one call adds, a list per table, so that each takes one statement."""
+
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[dict[str, Any]] = field(default_factory=list)
+    last_rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class SegmentWriter:
+    """Writes rows through a connection, whose transactions are the caller's."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        with connection.begin():
+            last_id = connection.scalar(sa.select(sa.func.max(segments.c.segment_id)))
+        self._next_segment_id = (last_id or 0) + 1
+
+    def tails(self, run_id: RunId) -> Tails:
+        """Read what `append` has to know of a run."""
+        small = sa.and_(
+            segments.c.signature_id == signatures.c.signature_id,
+            segments.c.row_count < SEGMENT_ROWS,
+        )
+        query = (
+            sa.select(
+                signatures.c.metrics,
+                signatures.c.signature_id,
+                sa.func.coalesce(sa.func.min(segments.c.segment_id), 0),
+                sa.func.coalesce(sa.func.sum(segments.c.row_count), 0),
+            )
+            .select_from(signatures.outerjoin(segments, small))
+            .where(signatures.c.run_id == run_id)
+            .group_by(signatures.c.signature_id, signatures.c.metrics)
+        )
+        return {
+            tuple((key, kind) for key, kind in metrics): Tail(*tail)
+            for metrics, *tail in self._connection.execute(query)
+        }
+
+    def append(self, run_id: RunId, tails: Tails, frames: Sequence[Frame]) -> None:
+        """Write frames, none of them empty, whose ordinals are behind all that the run has."""
+        groups: dict[Metrics, list[Frame]] = {}
+        for frame in frames:
+            groups.setdefault(_metrics(frame), []).append(frame)
+        inserts = _Inserts()
+        for metrics, group in groups.items():
+            if metrics not in tails:
+                tails[metrics] = Tail(self._insert_signature(run_id, metrics))
+            self._append_group(tails[metrics], metrics, group, inserts)
+        if groups:
+            self._connection.execute(segments.insert(), inserts.segments)
+            self._connection.execute(_UPDATE_LAST_ROW, inserts.last_rows)
+        if inserts.columns:
+            self._connection.execute(columns.insert(), inserts.columns)
+
+    def _append_group(
+        self, tail: Tail, metrics: Metrics, frames: Sequence[Frame], inserts: _Inserts
+    ) -> None:
+        segment = _pack(metrics, frames)
+        segment_id = self._next_segment_id
+        self._next_segment_id += 1
+        if tail.row_count + len(segment) < SEGMENT_ROWS:
+            tail.first_segment_id = tail.first_segment_id or segment_id
+            tail.row_count += len(segment)
+        elif tail.row_count:
+            segment = self._fold(tail, segment)
+        place = {"segment_id": segment_id, "signature_id": tail.signature_id}
+        inserts.segments.append(place | _segment_row(segment))
+        for position, ((_, kind), data) in enumerate(zip(metrics, segment.columns, strict=True)):
+            place = {"segment_id": segment_id, "position": position}
+            inserts.columns.append(place | _column_row(kind, data))
+        inserts.last_rows.append(_last_row(tail.signature_id, frames[-1]))
+
+    def _insert_signature(self, run_id: RunId, metrics: Metrics) -> int:
+        new = {"run_id": run_id, "metrics": metrics, "last_ordinal": -1, "last_values": []}
+        insert = signatures.insert().values(new).returning(signatures.c.signature_id)
+        return int(self._connection.execute(insert).scalar_one())
+
+    def _fold(self, tail: Tail, segment: _Segment) -> _Segment:
+        """Take the small segments out of the store and put `segment` behind them."""
+        small = sa.and_(
+            segments.c.signature_id == tail.signature_id,
+            segments.c.segment_id >= tail.first_segment_id,
+        )
+        axes = sa.select(segments.c.ordinals, segments.c.steps, segments.c.times_unix_nano)
+        pieces = self._connection.execute(axes.where(small).order_by(segments.c.segment_id))
+        ordinals, steps, times = map(b"".join, zip(*pieces, strict=True))
+        blobs: list[list[bytes]] = [[] for _ in segment.columns]
+        values = sa.select(columns.c.position, columns.c.data).join(segments).where(small)
+        for position, data in self._connection.execute(values.order_by(segments.c.segment_id)):
+            blobs[position].append(data)
+        ids = sa.select(segments.c.segment_id).where(small)
+        self._connection.execute(columns.delete().where(columns.c.segment_id.in_(ids)))
+        self._connection.execute(segments.delete().where(small))
+        tail.first_segment_id = tail.row_count = 0
+        return _Segment(
+            ordinals + segment.ordinals,
+            steps + segment.steps,
+            times + segment.times_unix_nano,
+            [b"".join([*old, new]) for old, new in zip(blobs, segment.columns, strict=True)],
+        )
+
+
+def _metrics(frame: Frame) -> Metrics:
+    return tuple((key, _KINDS[column.dtype.kind]) for key, column in frame.columns.items())
+
+
+def _pack(metrics: Metrics, frames: Sequence[Frame]) -> _Segment:
+    return _Segment(
+        to_blob("q", [np.arange(f.first_ordinal, f.first_ordinal + len(f)) for f in frames]),
+        to_blob("q", [frame.steps for frame in frames]),
+        to_blob("q", [frame.times_unix_nano for frame in frames]),
+        [to_blob(kind, [frame.columns[key] for frame in frames]) for key, kind in metrics],
+    )
+
+
+def _segment_row(segment: _Segment) -> dict[str, Any]:
+    return {
+        "first_ordinal": int.from_bytes(segment.ordinals[:8], "little"),
+        "last_ordinal": int.from_bytes(segment.ordinals[-8:], "little"),
+        "row_count": len(segment),
+        "ordinals": segment.ordinals,
+        "steps": segment.steps,
+        "times_unix_nano": segment.times_unix_nano,
+    }
+
+
+def _column_row(kind: str, data: bytes) -> dict[str, Any]:
+    values = from_blob(kind, data)
+    numbers = values[~np.isnan(values)] if kind == "d" else values
+    return {
+        "minimum": float(numbers.min()) if len(numbers) else None,
+        "maximum": float(numbers.max()) if len(numbers) else None,
+        "nan_count": len(values) - len(numbers),
+        "data": data,
+    }
+
+
+def _last_row(signature_id: int, frame: Frame) -> dict[str, Any]:
+    return {
+        "of_signature": signature_id,
+        "last_ordinal": frame.first_ordinal + len(frame) - 1,
+        "last_values": [column[-1].item() for column in frame.columns.values()],
+    }

@@ -1,0 +1,260 @@
+"""The store: every run and every point, long-term. Here are its reads.
+
+One process writes (`sinks/store.py`), any number read, each call in one snapshot, so that nobody
+ever sees half a change. Readers open the file read-only. What is on disk: `store_tables.py`.
+"""
+
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from pillion.process import ProcessIdentity
+from pillion.values import Value
+from pillion_sidecar.errors import DiskError
+from pillion_sidecar.records import Environment, Offset, RunId, RunState
+from pillion_sidecar.store_tables import (
+    Metrics,
+    columns,
+    from_blob,
+    open_for_reading,
+    runs,
+    segments,
+    signatures,
+)
+
+POSITIONS_MAX = 500
+"""More metrics than this are picked from a query's result, not by its text, which is bounded."""
+
+Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
+Row: TypeAlias = tuple[int, int, int, dict[str, float | int | bool]]
+PageKey: TypeAlias = tuple[int, RunId]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as the store has it. `environment` is its first writer's."""
+
+    run_id: RunId
+    project: str
+    name: str
+    group: str
+    job_type: str
+    tags: tuple[str, ...]
+    notes: str
+    config: dict[str, Value]
+    summary: dict[str, Value]
+    """The last logged value of each metric, overlaid with what was set explicitly."""
+    environment: Environment
+    state: RunState
+    reason: str
+    exit_code: int | None
+    start_time_unix_nano: int
+    end_time_unix_nano: int | None
+    row_count: int
+    last_step: int | None
+    """The largest step; None before the first row."""
+    lost_row_count: int
+    cursor: Offset
+    """All journal entries of the run up to here are in the figures above."""
+
+    @property
+    def page_key(self) -> PageKey:
+        """Where `Store.runs` goes on behind this run. It never changes."""
+        return self.start_time_unix_nano, self.run_id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """The points of one metric, by ordinal. All arrays are read-only and of shape (points,)."""
+
+    ordinals: npt.NDArray[np.int64]
+    steps: npt.NDArray[np.int64]
+    times_unix_nano: npt.NDArray[np.int64]
+    values: Numbers
+
+    def __len__(self) -> int:
+        """The number of points."""
+        return len(self.ordinals)
+
+
+class Store:
+    """The reading end, safe for any thread. All reads may raise `DiskError`."""
+
+    def __init__(self, url: str) -> None:
+        """Open the store at a URL, `sqlite:///PATH`, which must exist.
+
+        Raises:
+            SettingsError: There is none, it is no store, or it is of a newer Pillion.
+            DiskError: It cannot be read.
+        """
+        self._engine = open_for_reading(url)
+
+    def runs(
+        self, project: str | None = None, *, limit: int = 100, before: PageKey | None = None
+    ) -> list[StoredRun]:
+        """Return runs by the time they started, the latest first.
+
+        Args:
+            project: Only runs of this project; None: of all.
+            limit: At most this many.
+            before: Only runs behind this one's `page_key`, so that pages neither repeat nor skip
+                a run that existed when the first was read.
+        """
+        time, run_id = runs.c.start_time_unix_nano, runs.c.run_id
+        query = runs.select().order_by(time.desc(), run_id.desc()).limit(limit)
+        if project is not None:
+            query = query.where(runs.c.project == project)
+        if before is not None:
+            query = query.where((time < before[0]) | ((time == before[0]) & (run_id < before[1])))
+        with self._snapshot() as connection:
+            return _read_runs(connection, query)
+
+    def run(self, run_id: RunId) -> StoredRun | None:
+        """Return one run; None if it is not known here."""
+        with self._snapshot() as connection:
+            found = _read_runs(connection, runs.select().where(runs.c.run_id == run_id))
+        return found[0] if found else None
+
+    def keys(self, run_id: RunId) -> list[str]:
+        """Return the names of the run's metrics, in the order in which they were first logged."""
+        with self._snapshot() as connection:
+            names = [key for _, keys in _read_signatures(connection, run_id) for key, _ in keys]
+        return list(dict.fromkeys(names))
+
+    def series(self, run_id: RunId, key: str) -> Series:
+        """Return one metric; without points if there is none of this name."""
+        none = np.empty(0, np.int64)
+        empty = Series(none, none, none, np.empty(0, np.float64))
+        return self.read_series(run_id, [key]).get(key, empty)
+
+    def read_series(self, run_id: RunId, keys: Collection[str] | None = None) -> dict[str, Series]:
+        """Return several metrics, None: all. Unknown ones are left out.
+
+        A metric whose type changed comes in the type that holds all: integers among floats as
+        float64, booleans among integers as int64.
+        """
+        parts: dict[str, list[Series]] = {}
+        with self._snapshot() as connection:
+            for signature_id, named in _read_signatures(connection, run_id):
+                wanted = {
+                    position: (key, kind)
+                    for position, (key, kind) in enumerate(named)
+                    if keys is None or key in keys
+                }
+                if wanted:
+                    for key, part in _read_part(connection, signature_id, wanted):
+                        parts.setdefault(key, []).append(part)
+        return {key: _merged(series) for key, series in parts.items()}
+
+    def rows(self, run_id: RunId) -> Iterator[Row]:
+        """Yield (ordinal, step, time in ns, values exactly as logged), by ordinal.
+
+        Holds one segment per signature in memory, and its snapshot until it is closed.
+        """
+        with self._snapshot() as connection:
+            streams = [
+                _read_rows(connection, signature_id, named)
+                for signature_id, named in _read_signatures(connection, run_id)
+            ]
+            yield from heapq.merge(*streams, key=itemgetter(0))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise DiskError(f"The store cannot be read: {error.orig}. Check its disk.") from error
+
+
+def _read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRun]:
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    summaries: dict[str, dict[str, Value]] = {row["run_id"]: {} for row in rows}
+    found = query.with_only_columns(runs.c.run_id)
+    last_rows = signatures.select().where(signatures.c.run_id.in_(found))
+    for last in connection.execute(last_rows.order_by(signatures.c.last_ordinal)):
+        names = (key for key, _ in last.metrics)
+        summaries[last.run_id].update(zip(names, last.last_values, strict=True))
+    for row in rows:
+        row["tags"] = tuple(row["tags"])
+        row["summary"] = summaries[row["run_id"]] | row["summary"]
+        row["environment"] = _environment(row["environment"])
+        row["state"] = RunState(row["state"])
+    return [StoredRun(**row) for row in rows]
+
+
+def _environment(fields: dict[str, Any]) -> Environment:
+    process = fields.pop("process")
+    return Environment(**fields, process=ProcessIdentity(**process) if process else None)
+
+
+def _read_signatures(connection: sa.Connection, run_id: RunId) -> list[tuple[int, Metrics]]:
+    query = sa.select(signatures.c.signature_id, signatures.c.metrics)
+    query = query.where(signatures.c.run_id == run_id).order_by(signatures.c.signature_id)
+    return [(signature_id, keys) for signature_id, keys in connection.execute(query)]
+
+
+def _read_part(
+    connection: sa.Connection, signature_id: int, wanted: Mapping[int, tuple[str, str]]
+) -> Iterator[tuple[str, Series]]:
+    """Yield (key, series) for some positions of a signature; they share their axes."""
+    in_signature = segments.c.signature_id == signature_id
+    query = sa.select(segments.c.ordinals, segments.c.steps, segments.c.times_unix_nano)
+    query = query.where(in_signature).order_by(segments.c.segment_id)
+    pieces = zip(*connection.execute(query), strict=True)
+    ordinals, steps, times = (from_blob("q", b"".join(blobs)) for blobs in pieces)
+    blobs: dict[int, list[bytes]] = {position: [] for position in wanted}
+    values = sa.select(columns.c.position, columns.c.data).join(segments)
+    values = values.where(in_signature).order_by(segments.c.segment_id)
+    if len(wanted) <= POSITIONS_MAX:
+        values = values.where(columns.c.position.in_(wanted))
+    for position, blob in connection.execute(values):
+        if position in blobs:
+            blobs[position].append(blob)
+    for position, (key, kind) in wanted.items():
+        yield key, Series(ordinals, steps, times, from_blob(kind, b"".join(blobs[position])))
+
+
+def _merged(parts: Sequence[Series]) -> Series:
+    """Put the points of several signatures in order."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate([part.ordinals for part in parts]))
+    return Series(
+        np.concatenate([part.ordinals for part in parts])[order],
+        np.concatenate([part.steps for part in parts])[order],
+        np.concatenate([part.times_unix_nano for part in parts])[order],
+        np.concatenate([part.values for part in parts])[order],
+    )
+
+
+def _read_rows(connection: sa.Connection, signature_id: int, named: Metrics) -> Iterator[Row]:
+    """Yield the rows of one signature, reading a segment at a time."""
+    query = segments.select().where(segments.c.signature_id == signature_id)
+    query = query.order_by(segments.c.segment_id).limit(1)
+    segment = connection.execute(query).one_or_none()
+    while segment is not None:
+        values = sa.select(columns.c.data).where(columns.c.segment_id == segment.segment_id)
+        blobs = connection.scalars(values.order_by(columns.c.position)).all()
+        lists = [
+            from_blob(kind, blob).tolist() for blob, (_, kind) in zip(blobs, named, strict=True)
+        ]
+        axes = (segment.ordinals, segment.steps, segment.times_unix_nano)
+        places = zip(*(from_blob("q", axis).tolist() for axis in axes), strict=True)
+        for index, (ordinal, step, time) in enumerate(places):
+            row = {key: column[index] for (key, _), column in zip(named, lists, strict=True)}
+            yield ordinal, step, time, row
+        later = query.where(segments.c.segment_id > segment.segment_id)
+        segment = connection.execute(later).one_or_none()

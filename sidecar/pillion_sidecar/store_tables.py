@@ -1,0 +1,289 @@
+"""The store's tables, and how its file is opened.
+
+Tables (format 1):
+
+    meta        key, value: `store_format`
+    runs        a run as its records made it, and `cursor`: the last journal offset that is in here
+    signatures  which metrics, in which order and kind, rows of a run have; and the last such row
+    segments    rows of one signature that came together: the axes that they share
+    columns     the values of a segment, one row per metric, by its position in the signature
+
+Arrays are little-endian blobs: int64 axes, values by kind: `d` float64, `q` int64, `?` one byte
+each. Segments of a signature never overlap, and larger ids hold later rows. `minimum` and `maximum`
+leave NaN out and are rounded to doubles. Config, summary and the like are JSON text with Python's
+NaN, Infinity and integers of any size; bytes are `{"$bytes": base64}`, and a user's key that begins
+with `$` gets another one in front.
+"""
+
+import json
+import sqlite3
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from pillion_sidecar.errors import DiskError, SettingsError
+
+FORMAT = 1
+"""The version of the tables. A store of a newer one is not opened."""
+
+BUSY_TIMEOUT_S = 5.0
+"""How long an operation waits for a lock of SQLite's before it fails."""
+
+WAL_BYTES_MAX = 64 * 1024 * 1024
+"""To this size SQLite cuts its write-ahead log back after a burst."""
+
+_CODES_NO_RIGHTS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+_DTYPES: Mapping[str, npt.DTypeLike] = {"d": "<f8", "q": "<i8", "?": "?"}
+
+Metrics: TypeAlias = tuple[tuple[str, str], ...]
+"""The (key, kind) of every metric of a signature, in the order in which they were logged."""
+
+
+class ValueText(sa.TypeDecorator[Any]):
+    """A `pillion.values.Value` as JSON text; it comes back exactly."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _dialect: sa.Dialect) -> str:
+        """Encode."""
+        return json.dumps(_to_json(value), separators=(",", ":"))
+
+    def process_result_value(self, value: Any, _dialect: sa.Dialect) -> Any:
+        """Decode."""
+        return json.loads(value, object_hook=_from_json)
+
+
+_Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # only INTEGER may number rows there
+
+metadata = sa.MetaData()
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("group", sa.Text, nullable=False),
+    sa.Column("job_type", sa.Text, nullable=False),
+    sa.Column("tags", ValueText, nullable=False),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("config", ValueText, nullable=False),
+    sa.Column("summary", ValueText, nullable=False),  # what was set explicitly, nothing else
+    sa.Column("environment", ValueText, nullable=False),
+    sa.Column("state", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("exit_code", sa.Integer),
+    sa.Column("start_time_unix_nano", sa.BigInteger, nullable=False),
+    sa.Column("end_time_unix_nano", sa.BigInteger),
+    sa.Column("row_count", sa.BigInteger, nullable=False),
+    sa.Column("last_step", sa.BigInteger),
+    sa.Column("lost_row_count", sa.BigInteger, nullable=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Index("runs_by_time", "start_time_unix_nano", "run_id"),
+    sa.Index("runs_by_project", "project", "start_time_unix_nano", "run_id"),
+)
+signatures = sa.Table(
+    "signatures",
+    metadata,
+    sa.Column("signature_id", _Id, primary_key=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.run_id"), nullable=False, index=True),
+    sa.Column("metrics", ValueText, nullable=False),  # [[key, kind], …]
+    sa.Column("last_ordinal", sa.BigInteger, nullable=False),
+    sa.Column("last_values", ValueText, nullable=False),  # one per metric
+)
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column("segment_id", _Id, primary_key=True, autoincrement=False),
+    sa.Column("signature_id", _Id, sa.ForeignKey("signatures.signature_id"), nullable=False),
+    sa.Column("first_ordinal", sa.BigInteger, nullable=False),
+    sa.Column("last_ordinal", sa.BigInteger, nullable=False),
+    sa.Column("row_count", sa.Integer, nullable=False),
+    sa.Column("ordinals", sa.LargeBinary, nullable=False),
+    sa.Column("steps", sa.LargeBinary, nullable=False),
+    sa.Column("times_unix_nano", sa.LargeBinary, nullable=False),
+    sa.Index("segments_by_signature", "signature_id", "segment_id"),
+)
+columns = sa.Table(
+    "columns",
+    metadata,
+    sa.Column("segment_id", _Id, sa.ForeignKey("segments.segment_id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("minimum", sa.Double),
+    sa.Column("maximum", sa.Double),
+    sa.Column("nan_count", sa.Integer, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+
+def error_code(error: BaseException | None) -> int:
+    """Return SQLite's primary result code; 0 if the error is none of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def to_blob(kind: str, arrays: Sequence[npt.NDArray[Any]]) -> bytes:
+    """Put arrays of one kind behind each other."""
+    return b"".join(array.astype(_DTYPES[kind], copy=False).tobytes() for array in arrays)
+
+
+def from_blob(kind: str, blob: bytes) -> npt.NDArray[Any]:
+    """Return a blob's numbers as a read-only array."""
+    return np.frombuffer(blob, _DTYPES[kind])
+
+
+def open_for_reading(url: str) -> sa.Engine:
+    """Open the store to read from it, in any number of processes and threads.
+
+    Raises:
+        SettingsError: There is none, it is no store, or it is of a newer Pillion.
+        DiskError: It cannot be read.
+    """
+    path = _path(url)
+    if not path.exists():
+        raise SettingsError(
+            f"There is no store at {path}. Either nothing was logged yet, or the data directory "
+            "is another one; check the setting."
+        )
+    engine = _engine(url, lambda: _connect_read_only(path), "BEGIN")
+    _check_format(engine, path)
+    return engine
+
+
+def open_for_writing(url: str) -> sa.Engine:
+    """Open the store for its one writer, and make it if there is none.
+
+    A commit is on disk when it returns.
+
+    Raises:
+        SettingsError: The place is wrong, it is no store, or it is of a newer Pillion.
+        DiskError: It cannot be opened or made.
+    """
+    path = _path(url)
+    engine = _engine(url, lambda: _connect_writable(path), "BEGIN IMMEDIATE")
+    try:
+        with engine.begin() as connection:
+            if not sa.inspect(connection).get_table_names():
+                metadata.create_all(connection)
+                connection.execute(meta.insert().values(key="store_format", value=str(FORMAT)))
+    except DBAPIError as error:
+        engine.dispose()
+        raise _cannot_open(path, error) from error
+    _check_format(engine, path)
+    return engine
+
+
+def _path(url: str) -> Path:
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() != "sqlite" or not parsed.database:
+        raise SettingsError(
+            f"{url!r} is no URL of a store. Set one such as sqlite:////DIR/store.db."
+        )
+    return Path(parsed.database)
+
+
+def _engine(url: str, connect: Callable[[], sqlite3.Connection], begin: str) -> sa.Engine:
+    """Make an engine whose transactions really begin, which Python's sqlite3 leaves to chance."""
+    engine = sa.create_engine(url, creator=connect, poolclass=sa.QueuePool)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
+
+
+def _connect(path: Path, parameters: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?{parameters}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,  # transactions are SQLAlchemy's
+        check_same_thread=False,  # its pool hands a connection to one thread at a time
+    )
+
+
+def _connect_writable(path: Path) -> sqlite3.Connection:
+    db = _connect(path, "mode=rwc")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
+    return db
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    db = _connect(path, "mode=ro")
+    try:
+        db.execute("SELECT 1 FROM sqlite_schema")
+    except sqlite3.OperationalError as error:
+        db.close()
+        # Where no log can be made and there is none, the file stands alone and still; SQLite has to
+        # be told so, or it insists on a log. The log of a writer that died can be read as it is.
+        if error_code(error) not in _CODES_NO_RIGHTS or Path(f"{path}-wal").exists():
+            raise
+        db = _connect(path, "mode=ro&immutable=1")
+    return db
+
+
+def _check_format(engine: sa.Engine, path: Path) -> None:
+    try:
+        with engine.begin() as connection:
+            found = connection.scalar(sa.select(meta.c.value).where(meta.c.key == "store_format"))
+    except DBAPIError as error:
+        engine.dispose()
+        raise _cannot_open(path, error) from error
+    if found is None or int(found) > FORMAT:
+        engine.dispose()
+        if found is None:
+            raise _not_a_store(path)
+        raise SettingsError(
+            f"The store {path} is of format {found}, and this version knows {FORMAT}. "
+            "Use the newer Pillion that wrote it, or set another data directory."
+        )
+
+
+def _cannot_open(path: Path, error: DBAPIError) -> SettingsError | DiskError:
+    code = error_code(error.orig)
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+        return _not_a_store(path)
+    if code in _CODES_NO_RIGHTS:
+        return SettingsError(
+            f"The store {path} cannot be opened: {error.orig}. Check the rights of its directory."
+        )
+    return DiskError(f"The store {path} cannot be opened: {error.orig}. Check its disk.")
+
+
+def _not_a_store(path: Path) -> SettingsError:
+    return SettingsError(f"{path} is not a store of Pillion's; move it away.")
+
+
+def _to_json(value: Any) -> Any:
+    match value:
+        case bytes():
+            return {"$bytes": b64encode(value).decode()}
+        case list() | tuple():
+            return [_to_json(element) for element in value]
+        case Mapping():
+            return {
+                f"${key}" if key.startswith("$") else key: _to_json(element)
+                for key, element in value.items()
+            }
+    return value
+
+
+def _from_json(entries: dict[str, Any]) -> Any:
+    if "$bytes" in entries:
+        return b64decode(entries["$bytes"])
+    return {key.removeprefix("$"): element for key, element in entries.items()}
