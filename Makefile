@@ -67,7 +67,7 @@ clean:  ## Remove what make has built (never your runs).
 # The oldest libraries the client promises to run on.
 .venv-oldest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet --disable-pip-version-check grpcio==1.71.2 protobuf==5.29.0
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check grpcio==1.71.2 protobuf==5.29.1
 	@touch $@
 
 $(BUF): Makefile

@@ -83,9 +83,9 @@ def run_demo(settings: Settings, console: Console) -> int:
 
 
 _VARIANTS: Mapping[str, Sequence[str]] = {
-    "r4-lr1e-3": ("--r", "4", "--alpha", "8", "--learning-rate", "1e-3"),
-    "r16-lr5e-3": ("--r", "16", "--alpha", "32", "--learning-rate", "5e-3"),
-    "r8-lr2e-5": ("--r", "8", "--alpha", "16", "--learning-rate", "2e-5"),
+    "r16-lr1e-2": ("--r", "16", "--alpha", "32", "--learning-rate", "1e-2"),
+    "r8-lr5e-3": ("--r", "8", "--alpha", "16", "--learning-rate", "5e-3"),
+    "r4-lr5e-4": ("--r", "4", "--alpha", "8", "--learning-rate", "5e-4"),
 }
 """What the three have of their own; the last one learns too slowly, to have something to see."""
 
@@ -151,7 +151,7 @@ def _running(trainer: _Trainer, settings: Settings, logs: Path, group: str) -> I
                 *(sys.executable, "-m", "pillion_trainer", *trainer.flags),
                 *("--run-id", trainer.run_id, "--name", trainer.name, "--project", PROJECT),
                 *("--group", group, "--output-dir", str(output_dir), "--threads", "1"),
-                *("--address", settings.listen),
+                *("--address", settings.listen, "--quiet"),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log_file,

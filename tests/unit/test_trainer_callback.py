@@ -1,0 +1,134 @@
+"""Rules of the bridge from the Hugging Face Trainer to a run."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers", reason="needs the extra [trainer]")
+
+from pillion_trainer.callback import PillionCallback
+from pillion_trainer.guard import GuardCallback, TrainingDivergedError
+from pillion_trainer.stopping import StopRequest
+
+ARGS = SimpleNamespace(
+    train_batch_size=4, gradient_accumulation_steps=2, world_size=1, output_dir="/out"
+)
+
+
+class FakeRun:
+    """Keeps what crosses the seam."""
+
+    def __init__(self) -> None:
+        self.id = self.name = "fake"
+        self.config: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def log(self, metrics: dict[str, Any], *, step: int) -> None:
+        """Keep the row."""
+        self.rows.append((step, dict(metrics)))
+
+
+class FakeClock:
+    """Shows the time it is set to."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
+def state(step: int, *, tokens: int = 0, is_zero: bool = True) -> Any:
+    """Return what the Trainer would pass as its state."""
+    return SimpleNamespace(
+        global_step=step, num_input_tokens_seen=tokens, is_world_process_zero=is_zero
+    )
+
+
+def test_train_and_eval_metrics_get_the_names_people_know() -> None:
+    """`loss` is `train/loss`, `eval_loss` is `eval/loss`, at the Trainer's step."""
+    run = FakeRun()
+    callback = PillionCallback(run)
+    callback.on_log(ARGS, state(3), None, {"loss": 1.5, "learning_rate": 1e-3, "epoch": 0.5})
+    callback.on_log(ARGS, state(4), None, {"eval_loss": 1.25, "epoch": 0.75})
+    assert run.rows == [
+        (
+            3,
+            {
+                "train/loss": 1.5,
+                "train/learning_rate": 1e-3,
+                "train/epoch": 0.5,
+                "train/global_step": 3,
+            },
+        ),
+        (4, {"eval/loss": 1.25, "train/epoch": 0.75, "train/global_step": 4}),
+    ]
+
+
+def test_only_numbers_are_logged() -> None:
+    """Strings, which transformers 5 may hand over, are left out."""
+    run = FakeRun()
+    PillionCallback(run).on_log(ARGS, state(1), None, {"eval_loss": 2.0, "eval_note": "2.0"})
+    assert run.rows == [(1, {"eval/loss": 2.0, "train/global_step": 1})]
+
+
+def test_totals_go_to_the_summary_and_make_no_row() -> None:
+    """What the Trainer reports once at the end is no series."""
+    run = FakeRun()
+    totals = {"train_runtime": 12.0, "train_loss": 0.5, "total_flos": 1e9, "epoch": 3.0}
+    PillionCallback(run).on_log(ARGS, state(9), None, totals)
+    assert run.rows == []
+    assert run.summary == {"train_runtime": 12.0, "train_loss": 0.5, "total_flos": 1e9}
+
+
+def test_other_processes_log_nothing() -> None:
+    """In a distributed training only the first process speaks."""
+    run = FakeRun()
+    callback = PillionCallback(run)
+    callback.on_log(ARGS, state(1, is_zero=False), None, {"loss": 1.0})
+    callback.on_log(ARGS, state(1, is_zero=False), None, {"train_loss": 1.0})
+    callback.on_save(ARGS, state(1, is_zero=False), None)
+    assert (run.rows, run.summary) == ([], {})
+
+
+def test_throughput_is_measured_per_interval_without_evaluation_and_checkpoints() -> None:
+    """Two steps of 2 s, with 10 s of evaluation and 5 s of saving between them, are 4 s."""
+    run, clock = FakeRun(), FakeClock()
+    callback = PillionCallback(run, clock=clock)
+    callback.on_train_begin(ARGS, state(0), None)
+    clock.now_s = 2.0
+    callback.on_step_end(ARGS, state(1), None)
+    clock.now_s = 12.0
+    callback.on_evaluate(ARGS, state(1), None)
+    clock.now_s = 17.0
+    callback.on_save(ARGS, state(1), None)
+    clock.now_s = 19.0
+    callback.on_step_end(ARGS, state(2), None)
+    callback.on_log(ARGS, state(2, tokens=800), None, {"loss": 1.0})
+    assert run.rows[0][1] == {
+        "train/loss": 1.0,
+        "train/step_time_s": 2.0,
+        "train/samples_per_second": 4.0,
+        "train/tokens_per_second": 200.0,
+        "train/global_step": 2,
+    }
+    clock.now_s = 20.0
+    callback.on_step_end(ARGS, state(3), None)
+    callback.on_log(ARGS, state(3, tokens=900), None, {"loss": 1.0})
+    assert run.rows[1][1]["train/tokens_per_second"] == 100.0
+
+
+def test_the_last_checkpoint_is_noted_in_the_summary() -> None:
+    """Where to resume from can be read from the run."""
+    run = FakeRun()
+    PillionCallback(run).on_save(ARGS, state(50), None)
+    assert run.summary == {"last_checkpoint": "/out/checkpoint-50", "last_checkpoint_step": 50}
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_training(loss: float) -> None:
+    """It fails at the row that shows it, saying what to change."""
+    with pytest.raises(TrainingDivergedError, match="at step 7: give a smaller learning_rate"):
+        GuardCallback(StopRequest()).on_log(ARGS, state(7), None, {"loss": loss})

@@ -1,0 +1,160 @@
+"""The command line of the trainer: flags, the beginning and the end of the run, exit codes.
+
+Nothing heavy is imported before the configuration is known to be right. Exit codes: 0 done,
+1 failed, 2 a mistake in the configuration, 130 after Ctrl-C, 143 after SIGTERM.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from pillion_trainer.config import ConfigurationError, TrainingConfig, load_config
+from pillion_trainer.stopping import StopRequest
+
+FAILED = 1
+MISTAKEN = 2
+EXTRA = ("torch", "transformers", "peft", "accelerate")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fine-tune as the flags say, and return the exit code."""
+    options = _parser().parse_args(arguments)
+    stop = StopRequest()
+    try:
+        config = load_config(options.config, _given(options))
+        with stop.listening():
+            _prepare_process(options.threads)
+            say = _silent if options.quiet else _say
+            return _prepare(say) if options.prepare else _train(config, options, stop, say)
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            _complain(mistake)
+        return MISTAKEN
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in EXTRA:
+            raise
+        _complain(f"{library} is missing; in a checkout of Pillion: pip install -e '.[trainer]'")
+        return MISTAKEN
+    except KeyboardInterrupt:
+        return stop.exit_code or 130
+
+
+def _train(
+    config: TrainingConfig,
+    options: argparse.Namespace,
+    stop: StopRequest,
+    say: Callable[[str], None],
+) -> int:
+    """Fine-tune between `init` and `finish`; whatever happens, the run is finished."""
+    from pillion_trainer.guard import TrainingDivergedError  # noqa: PLC0415
+    from pillion_trainer.machine import refuse_the_impossible  # noqa: PLC0415
+    from pillion_trainer.training import fine_tune  # noqa: PLC0415
+
+    refuse_the_impossible(config)
+
+    import pillion  # noqa: PLC0415
+
+    try:
+        run = pillion.init(
+            project=config.project,
+            name=config.name,
+            group=config.group or "",
+            job_type="fine-tune",
+            tags=config.tags,
+            id=options.run_id,
+            address=options.address,
+            quiet=options.quiet or None,
+        )
+    except (ValueError, pillion.RefusedError) as error:
+        raise ConfigurationError(str(error)) from error
+    exit_code = FAILED
+    try:
+        result = fine_tune(config, run, stop=stop, say=None if options.quiet else say)
+        exit_code = stop.exit_code
+        say("stopped after the current step, as asked" if stop.is_made else result.in_words())
+        say(f"adapter: {result.adapter_dir} ({result.adapter_size_bytes / 2**20:.1f} MiB)")
+    except ConfigurationError:
+        exit_code = MISTAKEN
+        raise
+    except TrainingDivergedError as error:
+        _complain(str(error))
+    except KeyboardInterrupt:
+        exit_code = stop.exit_code
+    except Exception:  # noqa: BLE001  the outermost frame: the run must know of it
+        traceback.print_exc()
+    finally:
+        run.finish(exit_code=exit_code)
+    return exit_code
+
+
+def _prepare(say: Callable[[str], None]) -> int:
+    """Make the built-in base model where it is not there yet."""
+    from pillion_trainer.base_model import ensure_base_model, in_lines  # noqa: PLC0415
+
+    say(f"base model: {ensure_base_model(progress=in_lines(say))}")
+    return 0
+
+
+def _prepare_process(threads: int | None) -> None:
+    """Set the threads, which torch reads when it is loaded, and keep its libraries quiet."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"torch|transformers|peft|accelerate")
+
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pillion_trainer",
+        description="Fine-tune a causal language model with LoRA, logging to a Pillion sidecar.",
+        allow_abbrev=False,
+    )
+    own = parser.add_argument_group("this process")
+    own.add_argument("--config", type=Path, metavar="FILE.toml", help="options as TOML; flags win")
+    own.add_argument("--address", help="where the sidecar listens; else as the client finds it")
+    own.add_argument("--run-id", help="the id of the run, to resume or to know it")
+    own.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
+    own.add_argument("--quiet", action="store_true", help="print mistakes only")
+    own.add_argument(
+        "--prepare", action="store_true", help="make the built-in base model, if need be, and end"
+    )
+    training = parser.add_argument_group("the training")
+    for option in fields(TrainingConfig):
+        names = [option.metadata["flag"], option.name.replace("_", "-")]
+        default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
+        training.add_argument(
+            *(f"--{name}" for name in names if name),
+            dest=option.name,
+            metavar="VALUE",
+            help=f"{option.metadata['help']}{'' if default in (None, '') else f' ({default})'}",
+        )
+    return parser
+
+
+def _given(options: argparse.Namespace) -> dict[str, str]:
+    """Return the texts of the training's flags that were given."""
+    names = [option.name for option in fields(TrainingConfig)]
+    return {name: text for name in names if (text := getattr(options, name)) is not None}
+
+
+def _say(line: str) -> None:
+    print(f"trainer: {line}", flush=True)
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def _complain(line: str) -> None:
+    print(f"trainer: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,305 @@
+"""One fine-tune from beginning to end: base, data, LoRA, Trainer, adapter, what is logged of it.
+
+Uses the run it is given; starting and finishing that run is the caller's (`cli.py`).
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
+
+from pillion_trainer.base_model import ensure_base_model, in_lines
+from pillion_trainer.callback import PillionCallback, Run
+from pillion_trainer.config import TINY, ConfigurationError, TrainingConfig
+from pillion_trainer.dataset import Dataset, load_dataset
+from pillion_trainer.guard import GuardCallback
+from pillion_trainer.machine import describe_libraries, describe_machine, refuse_the_impossible
+from pillion_trainer.stopping import StopRequest
+
+CHECKPOINTS_KEPT = 2
+"""Older checkpoints are removed."""
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class FineTune:
+    """What came out of a fine-tune; losses in nats per token, None where none was measured."""
+
+    adapter_dir: Path
+    adapter_size_bytes: int
+    steps: int
+    first_loss: float | None
+    final_loss: float | None
+    best_val_loss: float | None
+    training_time_s: float
+
+    def in_words(self) -> str:
+        """Return one line for people."""
+        losses = [
+            f"{name} {loss:.2f}"
+            for name, loss in (
+                ("first loss", self.first_loss),
+                ("final loss", self.final_loss),
+                ("best evaluation loss", self.best_val_loss),
+            )
+            if loss is not None
+        ]
+        return ", ".join([f"{self.steps} steps in {self.training_time_s:.0f} s", *losses])
+
+
+class _Bar(ProgressCallback):  # type: ignore[misc]
+    """The progress bar alone, without a line for each logged row."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Print nothing: the run has it."""
+
+
+def fine_tune(
+    config: TrainingConfig,
+    run: Run,
+    *,
+    stop: StopRequest | None = None,
+    say: Callable[[str], None] | None = None,
+    base_dir: Path | None = None,
+) -> FineTune:
+    """Tune a LoRA adapter, log it to the run, save it, and return what came of it.
+
+    Args:
+        config: all that decides it.
+        run: what `pillion.init` returned; it is not finished here.
+        stop: a request to stop after the current step; the adapter is saved all the same.
+        say: told a few lines for people; without it there is no progress bar either.
+        base_dir: the folder of the base for `model = "tiny"`; by default the cached one.
+
+    Raises:
+        ConfigurationError: what was asked for does not fit model, data or machine.
+        TrainingDivergedError: the loss is no longer a number.
+    """
+    refuse_the_impossible(config)
+    is_watched = say is not None and sys.stderr.isatty()
+    say = say or _silent
+    stop = stop or StopRequest()
+    set_seed(config.seed)
+    output_dir = Path(config.output_dir or f"outputs/{run.id}").expanduser().absolute()
+
+    model, tokenizer = _load_model(config, base_dir, say)
+    dataset = load_dataset(
+        config.data,
+        tokenizer,
+        sequence_length=config.sequence_length,
+        eval_share=config.eval_share,
+    )
+    model = _with_lora(model, config)
+    run.config.update(_hyperparameters(config, model, dataset) | {"output_dir": str(output_dir)})
+    _announce(say, config, model, dataset, output_dir)
+
+    trainer = Trainer(
+        model=model,
+        args=_arguments(config, dataset, output_dir, is_watched=is_watched),
+        train_dataset=dataset.train,
+        eval_dataset=dataset.evaluation if len(dataset.evaluation) else None,
+        data_collator=default_data_collator,
+        processing_class=tokenizer,
+        callbacks=[PillionCallback(run), GuardCallback(stop)],
+    )
+    trainer.remove_callback(ProgressCallback if is_watched else PrinterCallback)
+    if is_watched:
+        trainer.add_callback(_Bar)
+
+    started_s = time.monotonic()
+    trainer.train()
+    training_time_s = time.monotonic() - started_s
+    if len(dataset.evaluation) and not stop.is_made and not _is_evaluated(trainer):
+        trainer.evaluate()
+    trainer.save_model(str(output_dir))
+
+    result = _result(trainer, output_dir, training_time_s)
+    run.summary.update(_summary(result, dataset))
+    return result
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def _load_model(
+    config: TrainingConfig, base_dir: Path | None, say: Callable[[str], None]
+) -> tuple[Any, Any]:
+    """Return the base model and its tokenizer; the built-in one is made where it is missing."""
+    source = Path(config.model).expanduser()
+    if config.model == TINY:
+        source = base_dir or ensure_base_model(progress=in_lines(say))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+        model = AutoModelForCausalLM.from_pretrained(str(source), dtype=_DTYPES[config.precision])
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"model is {config.model!r}: {error}") from error
+    tokens_max = getattr(model.config, "max_position_embeddings", None) or math.inf
+    if config.sequence_length > tokens_max:
+        raise ConfigurationError(
+            f"sequence_length is {config.sequence_length}, but {config.model} reads no more "
+            f"than {tokens_max}: give {tokens_max} or less"
+        )
+    model.config.use_cache = False
+    return model, tokenizer
+
+
+def _with_lora(model: Any, config: TrainingConfig) -> Any:
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=list(config.target_modules),
+    )
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"target_modules is {', '.join(config.target_modules)!r}: {error}"
+        ) from error
+
+
+def _arguments(
+    config: TrainingConfig, dataset: Dataset, output_dir: Path, *, is_watched: bool
+) -> Any:
+    has_evaluation = len(dataset.evaluation) > 0 and config.eval_interval_steps > 0
+    return TrainingArguments(
+        output_dir=str(output_dir),
+        learning_rate=config.learning_rate,
+        optim=config.optimizer,
+        lr_scheduler_type=config.scheduler,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        bf16=config.precision == "bf16",
+        fp16=config.precision == "fp16",
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        seed=config.seed,
+        logging_strategy="steps",
+        logging_steps=config.logging_interval_steps,
+        logging_nan_inf_filter=False,  # a loss that is no number must be seen
+        include_num_input_tokens_seen="all",
+        eval_strategy="steps" if has_evaluation else "no",
+        eval_steps=config.eval_interval_steps or None,
+        prediction_loss_only=True,
+        save_strategy="steps" if config.checkpoint_interval_steps else "no",
+        save_steps=config.checkpoint_interval_steps or 1,
+        save_total_limit=CHECKPOINTS_KEPT,
+        label_names=["labels"],
+        use_cpu=not torch.accelerator.is_available(),
+        dataloader_pin_memory=torch.accelerator.is_available(),
+        report_to=[],
+        disable_tqdm=not is_watched,
+    )
+
+
+def _hyperparameters(config: TrainingConfig, model: Any, dataset: Dataset) -> dict[str, Any]:
+    """Return all that decides the outcome, options by their names, the rest in groups."""
+    trainable, total = model.get_nb_trainable_parameters()
+    architecture = model.base_model.model
+    return {
+        **config.as_dict(),
+        "lora": _plain(model.active_peft_config.to_dict()),
+        "architecture": {"class": type(architecture).__name__}
+        | _plain(architecture.config.to_dict()),
+        "parameters_trainable": trainable,
+        "parameters_total": total,
+        "quantization": getattr(architecture.config, "quantization_config", None) or "none",
+        "dataset": dataset.as_dict(),
+        "hardware": describe_machine(),
+        "libraries": describe_libraries(),
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what can be logged: texts, numbers and lists of them, in an order of their own."""
+    plain: dict[str, Any] = {}
+    for key, value in sorted(values.items()):
+        if isinstance(value, Enum):
+            plain[key] = value.value
+        elif isinstance(value, str | int | float):
+            plain[key] = value
+        elif isinstance(value, list | tuple | set) and value:
+            plain[key] = sorted(str(each) for each in value)
+    return plain
+
+
+def _announce(
+    say: Callable[[str], None],
+    config: TrainingConfig,
+    model: Any,
+    dataset: Dataset,
+    output_dir: Path,
+) -> None:
+    trainable, total = model.get_nb_trainable_parameters()
+    say(
+        f"{config.model}: {total:,} parameters, {trainable:,} of them in LoRA matrices "
+        f"(r {config.lora_r}, alpha {config.lora_alpha:g})"
+    )
+    say(
+        f"{dataset.name}: {len(dataset.train)} blocks of {config.sequence_length} tokens "
+        f"to learn from, {len(dataset.evaluation)} to evaluate on"
+    )
+    say(f"output: {output_dir}")
+
+
+def _summary(result: FineTune, dataset: Dataset) -> dict[str, Any]:
+    """Return what came out of it, by the names people look for."""
+    return {
+        "final_loss": result.final_loss,
+        "best_val_loss": result.best_val_loss,
+        "total_steps": result.steps,
+        "training_time_hours": result.training_time_s / 3600,
+        "hardware": describe_machine()["device"],
+        "dataset_size": len(dataset.train) + len(dataset.evaluation),
+        "adapter_size_bytes": result.adapter_size_bytes,
+        "adapter": str(result.adapter_dir),
+    }
+
+
+def _is_evaluated(trainer: Any) -> bool:
+    """Whether the last step has been evaluated already."""
+    return any(
+        "eval_loss" in row and row["step"] == trainer.state.global_step
+        for row in trainer.state.log_history
+    )
+
+
+def _result(trainer: Any, output_dir: Path, training_time_s: float) -> FineTune:
+    losses = _values(trainer.state.log_history, "loss")
+    return FineTune(
+        adapter_dir=output_dir,
+        adapter_size_bytes=(output_dir / "adapter_model.safetensors").stat().st_size,
+        steps=trainer.state.global_step,
+        first_loss=losses[0] if losses else None,
+        final_loss=losses[-1] if losses else None,
+        best_val_loss=min(_values(trainer.state.log_history, "eval_loss"), default=None),
+        training_time_s=training_time_s,
+    )
+
+
+def _values(history: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    return [row[key] for row in history if key in row]
