@@ -49,7 +49,7 @@ def serve(
         str | None, typer.Option(help="unix:PATH, or HOST:PORT on loopback. [PILLION_LISTEN]")
     ] = None,
     wandb_mode: Annotated[
-        WandbMode | None, typer.Option(help="Runs at W&B; auto: online if there is a key.")
+        WandbMode | None, typer.Option(help="`offline` writes W&B's files; `disabled` does not.")
     ] = None,
     drain_timeout_s: Annotated[
         float | None, typer.Option(help="How long a stop may take to deliver what is left.")
@@ -69,11 +69,10 @@ def serve(
             wandb_mode=wandb_mode,
             drain_timeout_s=drain_timeout_s,
         )
-        os.environ.pop("WANDB_API_KEY", None)  # it is in the settings; nothing else needs it
 
         def on_ready(sidecar: Sidecar) -> None:
             print(f"pillion {__version__} listens at {sidecar.address}")
-            print(f"data is kept in {settings.data_dir}; W&B is {settings.wandb_mode_resolved}")
+            print(f"data is kept in {settings.data_dir}; W&B is {settings.wandb_mode}")
             print("`pillion status` tells whether it is safe; Ctrl-C ends it", flush=True)
             if ready_fd is not None:
                 os.write(ready_fd, f"{sidecar.address}\n".encode())
@@ -135,15 +134,14 @@ def compare(
 
 @app.command()
 def demo(
-    online: Annotated[bool, typer.Option("--online", help="Send the runs to W&B too.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="At the end, `wandb sync` the three runs.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Fine-tune three LoRA variants at once, logged by one sidecar, and compare them."""
     from pillion_sidecar.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     with _refusals_told():
-        mode = WandbMode.ONLINE if online else WandbMode.OFFLINE
-        raise typer.Exit(run_demo(load(data_dir=data_dir, wandb_mode=mode), _console()))
+        raise typer.Exit(run_demo(load(data_dir=data_dir), _console(), sync=online))
 
 
 @app.command(

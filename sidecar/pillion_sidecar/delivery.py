@@ -109,15 +109,12 @@ class _Worker:
     def __init__(self, name: str, settings: Settings) -> None:
         self._name = name
         self._log_path = settings.data_dir / "logs" / f"sink-{name}.log"
-        key = settings.wandb_api_key
         self._setup = {
             "sink": name,
             "journal": str(settings.journal_path),
             "lock": str(settings.data_dir / f"sink-{name}.lock"),
             "store_url": settings.store_url,
             "wandb_dir": str(settings.wandb_dir),
-            "wandb_mode": settings.wandb_mode_resolved.value,
-            "wandb_api_key": key.get_secret_value() if key else None,
         }
         self._writer: asyncio.StreamWriter | None = None
         self._drained = asyncio.Event()
@@ -197,7 +194,7 @@ class _Worker:
 
 
 def _sinks(settings: Settings) -> list[str]:
-    if settings.wandb_mode_resolved is WandbMode.DISABLED:
+    if settings.wandb_mode is WandbMode.DISABLED:
         return ["store"]
     return ["store", "wandb"]
 

@@ -32,7 +32,7 @@ from pillion_sidecar.rendering import (
     sparkline,
     state_text,
 )
-from pillion_sidecar.settings import Settings, WandbMode
+from pillion_sidecar.settings import Settings
 
 PROJECT = "pillion-demo"
 REFRESH_S = 0.5
@@ -55,12 +55,16 @@ class _Trainer:
     process: subprocess.Popen[bytes] | None = None
 
 
-def run_demo(settings: Settings, console: Console) -> int:
+def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
     """Run the demo; return the exit code.
 
+    Args:
+        settings: Where the sidecar listens and keeps its data.
+        console: Where it is shown.
+        sync: Upload the runs to W&B at the end.
+
     Raises:
-        SettingsError: The trainer's packages are missing, or a sidecar is here that would send to
-            W&B what was asked to stay offline.
+        SettingsError: The trainer's packages are missing, or the sidecar does not start.
     """
     stamp = time.strftime("%m%d-%H%M%S")
     trainers = [_Trainer(f"demo-{stamp}-{name}", name, flags) for name, flags in _VARIANTS.items()]
@@ -78,6 +82,8 @@ def run_demo(settings: Settings, console: Console) -> int:
             console.print("\nStopping: each trainer saves its adapter and ends its run …")
             _stop(trainers)
             code = _INTERRUPTED
+    if sync and code == 0:
+        code = _sync(settings, trainers)
     _show_where(settings, trainers, console)
     return code
 
@@ -103,12 +109,6 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[None]:
     """Use the sidecar that is here, or run one for as long as the demo takes."""
     with Asker(settings) as ask:
         if ask.is_sidecar:
-            mode = ask.status(pb2.GetStatusRequest()).wandb.mode
-            if mode == WandbMode.ONLINE and settings.wandb_mode is not WandbMode.ONLINE:
-                raise SettingsError(
-                    f"The sidecar at {settings.listen} sends runs to W&B. Take `--online` if that "
-                    "is right, or stop that sidecar first."
-                )
             console.print(f"The sidecar at {settings.listen} is used.")
             yield
             return
@@ -121,7 +121,7 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[None]:
             [
                 *(sys.executable, "-m", "pillion_sidecar", "serve"),
                 *("--data-dir", str(settings.data_dir), "--listen", settings.listen),
-                *("--wandb-mode", settings.wandb_mode.value, "--ready-fd", str(ready_theirs)),
+                *("--wandb-mode", settings.wandb_mode, "--ready-fd", str(ready_theirs)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log_file,
@@ -238,6 +238,16 @@ def _keep_only(response: pb2.CompareResponse, keys: set[str]) -> None:
     metrics = [metric for metric in response.metrics if metric.key in keys]
     del response.metrics[:]
     response.metrics.extend(metrics)
+
+
+def _sync(settings: Settings, trainers: Sequence[_Trainer]) -> int:
+    """Upload the runs with W&B's own command, which takes the key from where it always does."""
+    folders = [
+        str(folder)
+        for trainer in trainers
+        for folder in (settings.wandb_dir / "wandb").glob(f"offline-run-*-{trainer.run_id}")
+    ]
+    return subprocess.call([sys.executable, "-m", "wandb", "sync", *folders])
 
 
 def _show_where(settings: Settings, trainers: Sequence[_Trainer], console: Console) -> None:

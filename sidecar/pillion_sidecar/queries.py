@@ -71,7 +71,7 @@ class Queries:
         )
         runs = [self._run_status(run) for run in journaled]
         active = [run.run_id for run in journaled if run.state is RunState.RUNNING]
-        mode = self._settings.wandb_mode_resolved
+        mode = self._settings.wandb_mode
         return telemetry_service_pb2.GetStatusResponse(
             sentence=_sentence(runs),
             version=__version__,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -58,10 +58,8 @@ def filesystem_of(path: Path) -> str:
 class WandbMode(StrEnum):
     """What becomes of runs at W&B."""
 
-    AUTO = "auto"
-    """Online if there is a key, else offline."""
-    ONLINE = "online"
     OFFLINE = "offline"
+    """W&B's own files are written, ready for `wandb sync`."""
     DISABLED = "disabled"
     """Nothing of wandb is started."""
 
@@ -75,8 +73,7 @@ class Settings(BaseSettings):
     """Holds the journal, the store and W&B's files; one per host, on a local disk."""
     listen: str = Field(default_factory=lambda: str(default_address()))
     """`unix:PATH`, or `HOST:PORT` on loopback."""
-    wandb_mode: WandbMode = WandbMode.AUTO
-    wandb_api_key: SecretStr | None = Field(default=None, validation_alias="WANDB_API_KEY")
+    wandb_mode: WandbMode = WandbMode.OFFLINE
     drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     """How long a stop may take to deliver what is left."""
 
@@ -114,13 +111,6 @@ class Settings(BaseSettings):
     def address(self) -> Address:
         """Where to listen."""
         return Address.parse(self.listen)
-
-    @property
-    def wandb_mode_resolved(self) -> WandbMode:
-        """`wandb_mode` without AUTO."""
-        if self.wandb_mode is not WandbMode.AUTO:
-            return self.wandb_mode
-        return WandbMode.ONLINE if self.wandb_api_key else WandbMode.OFFLINE
 
     @property
     def journal_path(self) -> Path:

@@ -240,9 +240,7 @@ def _open_sink(setup: dict[str, Any]) -> Sink:
         return StoreSink(setup["store_url"])
     from pillion_sidecar.sinks.wandb import WandbSink  # noqa: PLC0415
 
-    return WandbSink(
-        Path(setup["wandb_dir"]), mode=setup["wandb_mode"], api_key=setup["wandb_api_key"]
-    )
+    return WandbSink(Path(setup["wandb_dir"]))
 
 
 def _die_with_parent() -> None:
