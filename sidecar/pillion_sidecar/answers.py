@@ -47,7 +47,7 @@ def compare_runs(
     store: Store, request: telemetry_service_pb2.CompareRequest
 ) -> telemetry_service_pb2.CompareResponse:
     """Answer `Compare`."""
-    check_run_ids(request.run_ids)
+    check_run_ids(list(request.run_ids))
     runs = [_run(store, run_id) for run_id in request.run_ids]
     series = {run.run_id: store.read_series(run.run_id) for run in runs}
     return _compare_message(compare(runs, series, request.metric))

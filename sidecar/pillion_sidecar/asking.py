@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pillion.address import Address, AddressError
@@ -20,7 +21,6 @@ from pillion_sidecar.store import Store
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 30.0
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
@@ -59,44 +59,41 @@ class Asker:
 
     def runs(self, request: pb2.ListRunsRequest) -> pb2.ListRunsResponse:
         """Ask `ListRuns`."""
-        return self._ask("ListRuns", request, answers.list_runs)
-
-    def run(self, request: pb2.GetRunRequest) -> pb2.GetRunResponse:
-        """Ask `GetRun`."""
-        return self._ask("GetRun", request, answers.get_run)
+        if self.is_sidecar:
+            return self._call("ListRuns", request, pb2.ListRunsResponse)
+        return self._read(lambda store: answers.list_runs(store, request))
 
     def compare(self, request: pb2.CompareRequest) -> pb2.CompareResponse:
         """Ask `Compare`."""
-        return self._ask("Compare", request, answers.compare_runs)
+        if self.is_sidecar:
+            return self._call("Compare", request, pb2.CompareResponse)
+        return self._read(lambda store: answers.compare_runs(store, request))
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""
-
-        def no_sidecar(_store: Store, _request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
+        if not self.is_sidecar:
             raise AskError(
                 f"No sidecar answers at {self._settings.listen}. Start one with `pillion serve`, "
                 "or read what is stored with `pillion runs`."
             )
+        return self._call("GetStatus", request, pb2.GetStatusResponse)
 
-        return self._ask("GetStatus", request, no_sidecar)
-
-    def _ask(
-        self, method: str, request: _Request, answer: Callable[[Store, _Request], _Response]
-    ) -> _Response:
-        if not self.is_sidecar:
-            store = Store(self._settings.store_url)
-            try:
-                return answer(store, request)
-            finally:
-                store.close()
+    def _call(self, method: str, request: Message, _kind: type[_Response]) -> _Response:
         stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         try:
             response = getattr(stub, method)(
                 request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata
             )
-            return cast("_Response", response)
         except grpc.RpcError as error:
             raise AskError(error.details()) from error
+        return cast("_Response", response)
+
+    def _read(self, answer: Callable[[Store], _Response]) -> _Response:
+        store = Store(self._settings.store_url)
+        try:
+            return answer(store)
+        finally:
+            store.close()
 
     def _is_serving(self) -> bool:
         address = Address.parse(self._settings.listen)

@@ -134,7 +134,9 @@ def compare(
 
 @app.command()
 def demo(
-    online: Annotated[bool, typer.Option("--online", help="At the end, `wandb sync` the three runs.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="At the end, `wandb sync` the three runs.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Fine-tune three LoRA variants at once, logged by one sidecar, and compare them."""

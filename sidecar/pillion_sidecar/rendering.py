@@ -57,18 +57,25 @@ def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
 def comparison_view(response: pb2.CompareResponse) -> RenderableType:
     """Show a comparison: the metrics, what differs in config, and which run is best."""
     names = _short_names(response.runs)
-    metrics = Table("METRIC", "", box=None, pad_edge=False, header_style="bold")
+    metrics = Table("METRIC", "", "", box=None, pad_edge=False, header_style="bold")
     for name in names:
         metrics.add_column(name, justify="right")
     for metric in response.metrics:
-        cells = []
-        for one in metric.statistics:
-            value = one.best if one.HasField("best") else one.last if one.HasField("last") else None
-            text = Text(number_text(value))
-            if metric.best_run_id == one.run_id:
-                text.stylize("bold green")
-            cells.append(text)
-        metrics.add_row(metric.key, _DIRECTIONS.get(metric.direction, ""), *cells)
+        metrics.add_row(
+            metric.key,
+            _DIRECTIONS.get(metric.direction, ""),
+            "last",
+            *(_figure_text(one, "last") for one in metric.statistics),
+        )
+        if metric.direction in _DIRECTIONS:
+            best = [
+                Text(
+                    _figure_text(one, "best"),
+                    style="bold green" if one.run_id == metric.best_run_id else "",
+                )
+                for one in metric.statistics
+            ]
+            metrics.add_row("", "", "best", *best)
     parts: list[RenderableType] = [metrics]
     if response.config_differences:
         config = Table("CONFIG", box=None, pad_edge=False, header_style="bold")
@@ -269,6 +276,10 @@ def _short_names(runs: Sequence[run_pb2.Run]) -> list[str]:
         name if names.count(name) == 1 else f"{name} {run.run_id}"
         for name, run in zip(names, runs, strict=True)
     ]
+
+
+def _figure_text(statistics: run_pb2.MetricStatistics, figure: str) -> str:
+    return number_text(getattr(statistics, figure) if statistics.HasField(figure) else None)
 
 
 def _state_name(run: run_pb2.Run | run_pb2.RunStatus) -> str:

@@ -48,6 +48,11 @@ SLICE_BYTES_MAX = 4 * 1024 * 1024
 FLUSH_INTERVAL_S = 1.0
 RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
 
+_BEYOND = (
+    "The cursor {} is beyond the journal's last entry {} of this run: the journal was replaced. "
+    "Bring the former one back, or start with an empty data directory."
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -55,14 +60,18 @@ log = logging.getLogger(__name__)
 class _Run:
     """How far one run has come here."""
 
-    handed: Offset
-    """The last entry that the sink was given."""
     target: Offset
     """The last entry that was seen in the journal."""
+    handed: Offset | None = None
+    """The last entry that the sink was given; None: what it has confirmed is to be asked."""
     error: str = ""
     failure_count: int = 0
     retry_at_s: float = 0.0
     reported: tuple[Offset, int, str] | None = None
+
+    @property
+    def has_more(self) -> bool:
+        return self.handed is None or self.handed < self.target
 
 
 class Courier:
@@ -78,9 +87,7 @@ class Courier:
     def look(self) -> None:
         """See what is new in the journal."""
         for run_id, last in self._reader.runs_behind(self._seen):
-            if run_id not in self._runs:
-                self._runs[run_id] = _Run(self._sink.position(run_id), last)
-            self._runs[run_id].target = last
+            self._runs.setdefault(run_id, _Run(last)).target = last
             self._unfinished.add(run_id)
             self._seen = max(self._seen, last)
 
@@ -90,7 +97,7 @@ class Courier:
         any_had = False
         for run_id in list(self._unfinished):
             run = self._runs[run_id]
-            if run.handed < run.target and run.retry_at_s <= now_s:
+            if run.has_more and run.retry_at_s <= now_s:
                 any_had = True
                 self._deliver_slice(run_id, run)
         return any_had
@@ -106,13 +113,17 @@ class Courier:
         """Yield what the sidecar has not been told yet."""
         for run_id in list(self._unfinished):
             run = self._runs[run_id]
-            position = self._sink.position(run_id)
-            report = (position, self._sink.row_count(run_id), run.error)
+            if run.handed is None:
+                position, row_count = run.reported[:2] if run.reported else (Offset(0), 0)
+            else:
+                position = self._sink.position(run_id)
+                row_count = self._sink.row_count(run_id)
+            report = (position, row_count, run.error)
             if report != run.reported:
                 run.reported = report
                 offset, row_count, error = report
                 yield {"run_id": run_id, "offset": offset, "row_count": row_count, "error": error}
-            if position >= run.target:
+            if position >= run.target and not run.error:
                 self._unfinished.discard(run_id)
         if not self._unfinished and self._through != self._seen:
             self._through = self._seen
@@ -122,8 +133,8 @@ class Courier:
     def is_idle(self) -> bool:
         """Whether the sink has been given everything that it takes now."""
         now_s = time.monotonic()
-        return all(
-            run.handed >= run.target or run.retry_at_s > now_s
+        return not any(
+            run.has_more and run.retry_at_s <= now_s
             for run in map(self._runs.__getitem__, self._unfinished)
         )
 
@@ -136,8 +147,17 @@ class Courier:
         retries = [self._runs[run_id].retry_at_s - now_s for run_id in self._unfinished]
         return min([FLUSH_INTERVAL_S, *(retry_s for retry_s in retries if retry_s > 0)])
 
+    def _cursor(self, run_id: RunId, target: Offset) -> Offset:
+        """Ask the sink where to go on."""
+        cursor = self._sink.position(run_id)
+        if cursor > target:
+            raise SinkError(_BEYOND.format(cursor, target), "CURSOR_BEYOND")
+        return cursor
+
     def _deliver_slice(self, run_id: RunId, run: _Run) -> None:
         try:
+            if run.handed is None:
+                run.handed = self._cursor(run_id, run.target)
             entries = self._reader.entries(run_id, run.handed, SLICE_BYTES_MAX)
             for offset in _hand_over(self._sink, run_id, entries):
                 run.handed = offset
@@ -150,7 +170,7 @@ class Courier:
             retry_s = min(RETRY_MIN_S * 2 ** (run.failure_count - 1), RETRY_MAX_S)
             run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
             run.error = str(error) or type(error).__name__
-            run.handed = self._sink.position(run_id)
+            run.handed = None
         else:
             run.failure_count, run.error = 0, ""
 

@@ -108,7 +108,7 @@ def fine_tune(
         eval_share=config.eval_share,
     )
     model = _with_lora(model, config)
-    run.config.update(_hyperparameters(config, model, dataset) | {"output_dir": str(output_dir)})
+    run.config.update(_hyperparameters(config, model, dataset))
     _announce(say, config, model, dataset, output_dir)
 
     trainer = Trainer(
@@ -216,12 +216,24 @@ def _arguments(
     )
 
 
+_NO_HYPERPARAMETERS = {"output_dir", "project", "name", "group", "tags"}
+"""Options that say where a run goes, not what comes out."""
+
+
 def _hyperparameters(config: TrainingConfig, model: Any, dataset: Dataset) -> dict[str, Any]:
-    """Return all that decides the outcome, options by their names, the rest in groups."""
+    """Return all that decides the outcome, options by their names, the rest in groups.
+
+    LoRA's are in the group `lora`, as peft has resolved them.
+    """
     trainable, total = model.get_nb_trainable_parameters()
     architecture = model.base_model.model
+    options = {
+        name: value
+        for name, value in config.as_dict().items()
+        if name not in _NO_HYPERPARAMETERS and not name.startswith("lora_")
+    }
     return {
-        **config.as_dict(),
+        **options,
         "lora": _plain(model.active_peft_config.to_dict()),
         "architecture": {"class": type(architecture).__name__}
         | _plain(architecture.config.to_dict()),

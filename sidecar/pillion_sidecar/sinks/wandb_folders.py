@@ -1,0 +1,106 @@
+"""Where the W&B sink keeps its runs' folders, and how they get there in spite of crashes.
+
+    DIRECTORY/partial/RUN.RANDOM/wandb/offline-run-TIME-RUN/   of a run that is being written
+    DIRECTORY/finished/RUN.json                                the cursor of one that has ended
+    DIRECTORY/wandb/offline-run-TIME-RUN/                      its folder, where `wandb sync` looks
+
+`deliver` fsyncs the folder, then writes RUN.json: that is the commit, from here on the run is
+delivered. Then the folder moves to `wandb`, in place of the run's earlier one. After a crash, what
+is committed is moved by the next process that opens the directory, and all else under `partial` is
+deleted. The cursor is no part of the folder, so that who deletes a folder once it is uploaded
+(`wandb clean`) does not have the run delivered a second time.
+
+One process at a time; it knows nothing of wandb but the names of its files.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pillion_sidecar.records import Offset, RunId
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that was delivered to its end; RUN.json."""
+
+    offset: Offset
+    row_count: int
+    written: str
+    """Where its folder was written, relative to the directory."""
+
+
+class RunFolders:
+    """See the module. `finished` holds every run that is delivered."""
+
+    def __init__(self, directory: Path) -> None:
+        """Open the directory, or make it, and end what a crash has interrupted."""
+        self._directory = directory
+        self._partial = directory / "partial"
+        self._shown = directory / "wandb"
+        self._cursors = directory / "finished"
+        for path in (self._partial, self._shown, self._cursors):
+            path.mkdir(parents=True, exist_ok=True)
+        self.finished: dict[RunId, Finished] = {}
+        for path in self._cursors.glob("*.json"):
+            run_id, finished = RunId(path.stem), Finished(**json.loads(path.read_bytes()))
+            self.finished[run_id] = finished
+            if (folder := directory / finished.written).exists():
+                self._show(run_id, folder)
+        for root in self._partial.iterdir():
+            # A wandb-core that is just dying may still write there: then next time.
+            self.discard(root)
+
+    def make_root(self, run_id: RunId) -> Path:
+        """Return a new directory in which the SDK may write the run; no one has written there."""
+        return Path(tempfile.mkdtemp(prefix=f"{run_id}.", dir=self._partial))
+
+    def discard(self, root: Path) -> None:
+        """Delete what was written there."""
+        shutil.rmtree(root, ignore_errors=True)
+
+    def deliver(self, run_id: RunId, folder: Path, offset: Offset, row_count: int) -> None:
+        """Make a complete folder durable and with it the cursor, then show it.
+
+        Raises OSError. The run is in `finished` from the commit on; if showing it failed then, that
+        is done when the directory is opened next.
+        """
+        for path in folder.rglob("*"):
+            if path.is_file():
+                _fsync(path)
+        for path in (folder, *folder.parents):
+            _fsync(path)
+            if path == self._partial:
+                break
+        finished = Finished(offset, row_count, str(folder.relative_to(self._directory)))
+        cursor = self._cursors / f"{run_id}.json"
+        new_cursor = cursor.with_suffix(".new")
+        new_cursor.write_text(json.dumps(asdict(finished)))
+        _fsync(new_cursor)
+        new_cursor.replace(cursor)
+        _fsync(self._cursors)
+        self.finished[run_id] = finished
+        self._show(run_id, folder)
+
+    def _show(self, run_id: RunId, folder: Path) -> None:
+        root = folder.parent.parent
+        for earlier in self._shown.glob("offline-run-*"):
+            if earlier.name.split("-", 3)[3] == run_id:
+                for state in earlier.glob("*.syncstate"):  # else `wandb sync` would send rows twice
+                    shutil.copy2(state, folder)
+                earlier.rename(root / earlier.name)
+                _fsync(self._shown)  # never both, not even after a power loss
+        folder.rename(self._shown / folder.name)
+        _fsync(self._shown)
+        self.discard(root)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""The commands, as text and as JSON, with a sidecar and without one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pillion
+
+
+def pillion_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `pillion`."""
+    return subprocess.run(
+        [sys.executable, "-m", "pillion_sidecar", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def place(sidecar: Any) -> tuple[str, ...]:
+    """Return the flags that find a sidecar with two runs."""
+    for run_id, loss in (("first", 0.5), ("second", 0.25)):
+        with pillion.init(
+            project="p",
+            name=f"the {run_id}",
+            id=run_id,
+            config={"lr": loss},
+            address=sidecar.address,
+            quiet=True,
+        ) as run:
+            run.log({"train/loss": 1.0, "train/epoch": 0}, step=0)
+            run.log({"train/loss": loss, "train/epoch": 1}, step=7)
+    return ("--address", sidecar.address, "--data-dir", str(sidecar.data_dir))
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["sidecar", "store"])
+def test_runs_and_compare_answer_with_and_without_a_sidecar(
+    sidecar: Any, place: tuple[str, ...], is_running: bool
+) -> None:
+    """The same text and the same JSON, from the sidecar or from the store itself."""
+    pillion_command("runs", *place)
+    if not is_running:
+        sidecar.stop()
+    table = pillion_command("runs", *place).stdout
+    assert table.splitlines()[1].split()[:5] == ["second", "the", "second", "p", "FINISHED"]
+    runs = json.loads(pillion_command("runs", "--json", *place).stdout)["runs"]
+    assert [run["run_id"] for run in runs] == ["second", "first"]
+    assert runs[0]["summary"] == {"train/loss": 0.25, "train/epoch": 1}
+    assert runs[0]["config"] == {"lr": 0.25}
+    assert (runs[0]["last_step"], runs[0]["row_count"], runs[0]["exit_code"]) == (7, 2, 0)
+    text = pillion_command("compare", "first", "second", *place).stdout
+    assert "Best by train/loss: the second (second) with 0.25 at step 7." in text
+    compared = json.loads(pillion_command("compare", "first", "second", "--json", *place).stdout)
+    assert compared["best_run_id"] == "second"
+    loss = compared["metrics"]["train/loss"]
+    assert loss["direction"] == "lower"
+    assert loss["runs"]["first"] == {
+        "point_count": 2,
+        "nan_count": 0,
+        "first": 1.0,
+        "last": 0.5,
+        "min": 0.5,
+        "max": 1.0,
+        "mean": 0.75,
+        "best": 0.5,
+        "best_step": 7,
+    }
+    assert compared["config_differences"] == {"lr": {"first": 0.5, "second": 0.25}}
+
+
+def test_status_tells_whether_the_data_is_safe(sidecar: Any, place: tuple[str, ...]) -> None:
+    """One sentence first; per run and sink as JSON; without a sidecar a sentence and code 1."""
+    text = pillion_command("status", *place).stdout
+    assert text.startswith("All 4 rows of 2 runs are on disk; store has all.")
+    status = json.loads(pillion_command("status", "first", "--json", *place).stdout)
+    assert status["runs"] == [
+        {
+            "run_id": "first",
+            "state": "FINISHED",
+            "journaled_row_count": 2,
+            "sinks": {"store": {"delivered_row_count": 2, "lag_row_count": 0, "last_error": None}},
+        }
+    ]
+    sidecar.stop()
+    refused = pillion_command("status", *place)
+    assert refused.returncode == 1
+    assert "pillion serve" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compare", "first"), "name 2 to 10"),
+        (("compare", "first", "first"), "named twice"),
+        (("compare", "first", "nobody"), "There is no run nobody"),
+        (("compare", "first", "second", "--metric", "nope"), "'nope'"),
+        (("status", "nobody"), "There is no run nobody"),
+    ],
+)
+def test_a_refused_question_is_a_sentence_and_exit_code_1(
+    place: tuple[str, ...], arguments: tuple[str, ...], words: str
+) -> None:
+    """On standard error, without a traceback."""
+    refused = pillion_command(*arguments, *place)
+    assert refused.returncode == 1
+    assert words in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_a_directory_without_runs_is_told(tmp_path: Path) -> None:
+    """No store yet: what to do, and no traceback."""
+    flags = ("--data-dir", str(tmp_path), "--address", f"unix:{tmp_path}/s.sock")
+    answer = pillion_command("runs", *flags)
+    assert "There is no store" in answer.stderr
+    assert answer.returncode == 1
+
+
+def test_settings_that_cannot_be_used_are_all_named(tmp_path: Path) -> None:
+    """Every mistake at once, from flags, variables and the file."""
+    refused = pillion_command(
+        "serve", "--listen", "nowhere", "--drain-timeout-s", "-1", "--data-dir", str(tmp_path)
+    )
+    assert refused.returncode == 1
+    assert "listen: 'nowhere' is no address" in refused.stderr
+    assert "drain_timeout_s" in refused.stderr
+
+
+def test_train_is_the_trainers_own_command() -> None:
+    """`pillion train` hands everything on, its help and its exit code too."""
+    assert "--learning-rate" in pillion_command("train", "--help").stdout
+    assert pillion_command("train", "--r", "0").returncode == 2
