@@ -59,7 +59,7 @@ def _wrap_excepthook() -> None:
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            _ending.update(exit_code=130, state="STOPPED", reason="Interrupted by Ctrl-C.")
+            _ending.update(exit_code=130, state="STOPPED", reason="Stopped by SIGINT.")
         else:
             _ending.update(exit_code=1, reason=f"{kind.__name__}: {to_text(error)}")
         former(kind, error, traceback)

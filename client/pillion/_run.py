@@ -151,7 +151,7 @@ class Run:
         if kind is None:
             self.finish()
         elif issubclass(kind, KeyboardInterrupt):
-            self.finish(130, state="STOPPED", reason="Interrupted by Ctrl-C.")
+            self.finish(130, state="STOPPED", reason="Stopped by SIGINT.")
         elif issubclass(kind, SystemExit) and isinstance(error, SystemExit):
             self.finish(exit_code_of(error.code))
         else:

@@ -56,9 +56,10 @@ class FakeRun:
         self.rows.append((step, dict(metrics)))
         self.at_step(step)
 
-    def finish(self, exit_code: int = 0) -> None:
-        """Keep the exit code."""
+    def finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
+        """Keep how it ended."""
         self.exit_codes.append(exit_code)
+        self.state, self.reason = state, reason
 
     def series(self, key: str) -> list[float]:
         """Return all values of one metric."""

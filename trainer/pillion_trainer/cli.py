@@ -73,7 +73,7 @@ def _train(
         )
     except (ValueError, pillion.RefusedError) as error:
         raise ConfigurationError(str(error)) from error
-    exit_code = FAILED
+    exit_code, reason = FAILED, ""
     try:
         result = fine_tune(config, run, stop=stop, say=None if options.quiet else say)
         exit_code = stop.exit_code
@@ -83,13 +83,18 @@ def _train(
         exit_code = MISTAKEN
         raise
     except TrainingDivergedError as error:
-        _complain(str(error))
+        reason = str(error)
+        _complain(reason)
     except KeyboardInterrupt:
         exit_code = stop.exit_code
-    except Exception:  # noqa: BLE001  the outermost frame: the run must know of it
+    except Exception as error:  # noqa: BLE001 - the outermost frame: the run must know of it
+        reason = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     finally:
-        run.finish(exit_code=exit_code)
+        if stop.is_made:
+            run.finish(exit_code, state="STOPPED", reason=f"Stopped by {stop.signal_name}.")
+        else:
+            run.finish(exit_code, reason=reason)
     return exit_code
 
 

@@ -32,6 +32,11 @@ class StopRequest:
         """128 + the signal's number, as shells count; 0 where nobody asked."""
         return 0 if self.signal_number is None else 128 + self.signal_number
 
+    @property
+    def signal_name(self) -> str:
+        """`SIGINT` or `SIGTERM`; empty where nobody asked."""
+        return "" if self.signal_number is None else signal.Signals(self.signal_number).name
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals of this process for as long as the context lasts. Main thread only."""
