@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pillion._batch import Batch, Row, Update
+from pillion.plain import to_text
 from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import to_key_values
 
@@ -88,20 +89,38 @@ class Encoder:
             rows = list(group)
             for start in range(0, len(rows), rows_max):
                 part = rows[start : start + rows_max]
-                frame = self._frame(keys, types, part)
-                if frame is not None:
-                    yield record_pb2.Record(metric_frame=frame), len(part)
+                for frame in self._frames(keys, types, part):
+                    yield record_pb2.Record(metric_frame=frame), len(frame.steps)
+
+    def _frames(
+        self, keys: tuple[Any, ...], types: tuple[type, ...], rows: list[Any]
+    ) -> Iterator[record_pb2.MetricFrame]:
+        """Yield the frames that hold these rows: one, unless a row among them is odd."""
+        try:
+            frame = self._frame(keys, types, rows)
+        except Exception:  # noqa: BLE001 - what a user logged must not cost the rows around it
+            if len(rows) == 1:
+                self.refused_row_count += 1
+                return
+            for row in rows:
+                yield from self._frames(keys, types, [row])
+        else:
+            if frame is not None:
+                yield frame
 
     def _frame(
-        self, keys: tuple[str, ...], types: tuple[type, ...], rows: list[Any]
+        self, keys: tuple[Any, ...], types: tuple[type, ...], rows: list[Any]
     ) -> record_pb2.MetricFrame | None:
         steps, times, values = zip(*rows, strict=True)
         frame = record_pb2.MetricFrame(steps=steps, times_unix_nano=times)
         columns = zip(*[row.values() for row in values], strict=True)
-        for key, kind, column in zip(keys, types, columns, strict=True):
-            if not key or (len(key) * 4 > KEY_BYTES_MAX and len(key.encode()) > KEY_BYTES_MAX):
+        seen: set[str] = set()
+        for name, kind, column in zip(keys, types, columns, strict=True):
+            key = to_text(name)
+            if not key or key in seen or len(key.encode()) > KEY_BYTES_MAX:
                 self.refused_value_count += len(rows)
                 continue
+            seen.add(key)
             message = frame.columns.add(key=key)
             if kind is float:
                 message.doubles.values.extend(column)

@@ -6,8 +6,10 @@ no chance; the sidecar sees it vanish. In a forked child every run is let go: it
 """
 
 import atexit
+import builtins
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -43,13 +45,21 @@ def _let_go() -> None:
 
 
 def _wrap_exit() -> None:
-    former = sys.exit
+    """Learn the code that is given to `sys.exit`, `exit` and `quit`.
 
-    def exit_noting_code(code: Any = None, /) -> NoReturn:
+    A bare `raise SystemExit(3)` leaves no trace that anybody could read: it counts as a plain end.
+    """
+    for module, name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
+        if (former := getattr(module, name, None)) is not None:
+            setattr(module, name, _noting_code(former))
+
+
+def _noting_code(former: Callable[[Any], NoReturn]) -> Callable[..., NoReturn]:
+    def exit_noting_code(code: Any = None) -> NoReturn:
         _ending.update(exit_code=exit_code_of(code))
         former(code)
 
-    sys.exit = exit_noting_code
+    return exit_noting_code
 
 
 def _wrap_excepthook() -> None:

@@ -52,7 +52,7 @@ def init(
         resume: If the id exists: `allow` goes on with it, `never` refuses, `must` insists.
         address: `unix:PATH` or `HOST:PORT`. Default: `$PILLION_ADDRESS`, else the user's socket.
         token: What a TCP sidecar asks for. Default: `$PILLION_TOKEN`.
-        quiet: Print nothing but warnings. Default: whether `$PILLION_QUIET` is set.
+        quiet: Print nothing but warnings. Default: whether `$PILLION_QUIET` is set, and not to 0.
 
     Raises:
         RefusedError: The sidecar will never take this run, for example by `resume="never"`.
@@ -79,7 +79,7 @@ def init(
         },
         config=to_plain_dict(config or {}),
     )
-    is_quiet = bool(os.environ.get("PILLION_QUIET")) if quiet is None else quiet
+    is_quiet = os.environ.get("PILLION_QUIET", "0") != "0" if quiet is None else quiet
     global _current
     _exit.watch()
     run = _current = Run(

@@ -204,7 +204,7 @@ class Link:
             if time.monotonic() - started_s > RETRY_MAX_S:
                 failure_count = 0
             failure_count += 1
-            retry_s = min(RETRY_MIN_S * 2**failure_count, RETRY_MAX_S)
+            retry_s = min(RETRY_MIN_S * 2 ** min(failure_count, 10), RETRY_MAX_S)
             self.ended.wait(random.uniform(0, retry_s))  # noqa: S311 - not a secret
 
     def _run_connection(self, grpc: Any) -> None:
@@ -224,8 +224,12 @@ class Link:
                 "/pillion.v1.TelemetryService/LogMetrics",
                 response_deserializer=pb2.LogMetricsResponse.FromString,
             )
+            writer = (
+                ("pillion-run-id", self._start.run_id),
+                ("pillion-writer-id", self._start.writer_id),
+            )
             try:
-                for response in log_metrics(iter(outgoing.get, None), metadata=metadata):
+                for response in log_metrics(iter(outgoing.get, None), metadata=metadata + writer):
                     self._on_ack(response.acked_sequence)
             finally:
                 with self._lock:
@@ -256,12 +260,15 @@ class Link:
             self.is_started = True
             self.attempted.set()
             self._drop_acked(started.last_sequence)
+            self._changed.notify_all()
             encoder = self._encoder
             outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
             last_here = encoder.last_sequence if encoder else 0
             first_here = self._unacked[0].sequence if self._unacked else last_here + 1
             if encoder is not None and started.last_sequence + 1 < first_here:
-                lost = encoder.lost(started.last_sequence + 1, first_here - 1, self._acked_rows)
+                # How many rows a part of them held nobody counts any more.
+                rows = 0 if started.last_sequence else self._acked_rows
+                lost = encoder.lost(started.last_sequence + 1, first_here - 1, rows)
                 outgoing.put(lost.message)
             for batch in self._unacked:
                 outgoing.put(batch.message)
@@ -286,7 +293,9 @@ class Link:
         text = error.details() if isinstance(error, grpc.RpcError) else str(error)
         if code in {getattr(grpc.StatusCode, name) for name in _FINAL_CODES}:
             if not self.is_started:
-                self.refusal = text
+                with self._changed:
+                    self.refusal = text
+                    self._changed.notify_all()
                 self.ended.set()
                 self.attempted.set()
                 return
@@ -296,8 +305,8 @@ class Link:
             self.problem = text
             if self.attempted.is_set():
                 log.warning(
-                    "pillion: the sidecar at %s is away (%s). Training goes on; what is logged "
-                    "waits in memory until it is back.",
+                    "pillion: no connection to the sidecar at %s (%s). Training goes on; what is "
+                    "logged waits in memory until there is one again.",
                     self.address,
                     text,
                 )

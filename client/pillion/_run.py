@@ -87,7 +87,8 @@ class Run:
 
         Args:
             data: Names and numbers; nested mappings are flattened with `/`. One-element tensors
-                and arrays are read at once, so they may change afterwards.
+                and arrays are read at once, so they may change afterwards; one on a GPU is waited
+                for, as `.item()` does.
             step: The x-axis; may repeat and go back. Default: this writer's own count of rows.
             commit: False: keep the values for the next row that is committed.
 
@@ -239,7 +240,7 @@ class Run:
 
     def _say(self, line: str) -> None:
         if not self._is_quiet:
-            print(line, file=sys.stderr)  # noqa: T201 - for the person at the terminal
+            print(line, file=sys.stderr)
 
 
 open_runs: set[Run] = set()

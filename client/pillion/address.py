@@ -30,7 +30,10 @@ class Address:
     def parse(cls, text: str) -> "Address":
         """Read `unix:PATH` or `HOST:PORT`; an IPv6 host stands in brackets."""
         if text.startswith("unix:"):
-            path = Path(text.removeprefix("unix:").removeprefix("//")).expanduser().absolute()
+            try:
+                path = Path(text.removeprefix("unix:").removeprefix("//")).expanduser().absolute()
+            except RuntimeError as error:  # ~somebody whom nobody knows
+                raise AddressError(f"{text!r} is no address: {error}") from error
             if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
                 raise AddressError(
                     f"The socket path {path} is longer than {UNIX_PATH_BYTES_MAX} bytes, the most "

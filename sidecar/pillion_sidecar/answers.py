@@ -1,5 +1,7 @@
 """Answers from the store, as messages: for the service, and for the CLI where no sidecar runs."""
 
+import re
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion.v1 import run_pb2, telemetry_service_pb2
@@ -135,7 +137,7 @@ def _page_key(token: str) -> PageKey | None:
     if not token:
         return None
     time_unix_nano, _, run_id = token.partition(":")
-    if not time_unix_nano.lstrip("-").isdecimal():
+    if not re.fullmatch("[0-9]{1,18}|[0-8][0-9]{18}", time_unix_nano):
         raise PeerError("page_token: take it from the page before, as it is.")
     return int(time_unix_nano), RunId(run_id)
 

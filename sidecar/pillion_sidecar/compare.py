@@ -125,8 +125,9 @@ class Comparison:
 def check_run_ids(run_ids: Sequence[str]) -> None:
     """Raise PeerError unless these are runs that can be compared; to be called before any read."""
     if not RUNS_MIN <= len(run_ids) <= RUNS_MAX:
+        these = "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
         raise PeerError(
-            f"{len(run_ids)} runs cannot be compared; name {RUNS_MIN} to {RUNS_MAX}.",
+            f"{these} cannot be compared; name {RUNS_MIN} to {RUNS_MAX}.",
             reason="RUN_COUNT",
         )
     if len(set(run_ids)) < len(run_ids):

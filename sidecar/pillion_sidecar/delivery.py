@@ -48,7 +48,7 @@ class Delivery:
         """The sinks' names."""
         return list(self._workers)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start the workers."""
         for worker in self._workers.values():
             worker.start()

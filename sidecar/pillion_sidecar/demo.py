@@ -157,6 +157,8 @@ def _running(trainer: _Trainer, settings: Settings, logs: Path, group: str) -> I
             stdout=log_file,
             stderr=log_file,
             start_new_session=True,
+            # No W&B in the trainer, and no key of it.
+            env={k: v for k, v in os.environ.items() if not k.startswith("WANDB_")},
         )
     try:
         yield

@@ -8,12 +8,13 @@ one fact: there is no moment at which one of them is on disk without the others.
 
 Tables (format 1):
 
-    meta      key, value: `format`, `journal_id`
+    meta      key, value: `format`, `journal_id`, `first_offset`
     runs      run_id, state, next_ordinal
     writers   run_id, writer_id, last_sequence, state, environment (an encoded `Environment`)
     entries   offset, run_id, writer_id, sequence, kind, first_ordinal, row_count, crc32, payload
 
-Offsets never repeat, even after entries are deleted (AUTOINCREMENT): cursors depend on it.
+Offsets never repeat, even after entries are deleted (AUTOINCREMENT), and begin at the microsecond
+in which the journal was made: cursors depend on it.
 Everything else reads through `journal_reader.py`, which also defines what an entry is.
 """
 
@@ -21,6 +22,7 @@ import queue
 import secrets
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -198,12 +200,12 @@ class Journal:
     # The rest runs in the journal's thread.
 
     def _write(self) -> None:
-        closing = False
-        while not closing:
+        is_closing = False
+        while not is_closing:
             group = [self._queue.get()]
             while len(group) < GROUP_ENTRIES_MAX and not self._queue.empty():
                 group.append(self._queue.get())
-            closing = group[-1] is None
+            is_closing = None in group
             # A caller that has gone is left out; from here on it cannot take anything back.
             self._commit(
                 [item for item in group if item and item[1].set_running_or_notify_cancel()]
@@ -212,11 +214,12 @@ class Journal:
 
     def _commit(self, group: list[tuple[Callable[[], Any], Future[Any]]]) -> None:
         """Make a group of changes in one transaction, then tell each caller how its own went."""
+        if self._fatal is not None:
+            for _, future in group:
+                future.set_exception(self._fatal)
+            return
         outcomes: list[tuple[Future[Any], Any, Exception | None]] = []
-        failure: LimitError | DiskError
         try:
-            if self._fatal is not None:
-                raise self._fatal
             self._db.execute("BEGIN IMMEDIATE")
             for change, future in group:
                 try:
@@ -226,8 +229,15 @@ class Journal:
             self._db.execute("COMMIT")
         except sqlite3.Error as cause:
             failure = self._failed(cause)
-        except DiskError as fatal:
-            failure = fatal
+            for _, future in group:
+                future.set_exception(failure)
+        except Exception as mistake:  # noqa: BLE001 - our own, in the thread's outermost frame
+            self._roll_back()
+            if len(group) == 1:
+                group[0][1].set_exception(mistake)
+            else:  # it concerns one of them; the others are innocent
+                for item in group:
+                    self._commit([item])
         else:
             for future, result, refusal in outcomes:
                 if refusal is None:
@@ -235,16 +245,10 @@ class Journal:
                 else:
                     future.set_exception(refusal)
             self._on_commit()
-            return
-        for _, future in group:
-            future.set_exception(failure)
 
     def _failed(self, cause: sqlite3.Error) -> LimitError | DiskError:
         """Forget what was not committed; stop for good unless the disk is merely full."""
-        self._runs.clear()
-        self._writers.clear()
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._roll_back()
         if cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
             return LimitError(
                 "The disk that holds the journal is full; nothing of this was kept. "
@@ -258,6 +262,12 @@ class Journal:
         )
         self._on_fatal(self._fatal)
         return self._fatal
+
+    def _roll_back(self) -> None:
+        self._runs.clear()
+        self._writers.clear()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _start(self, start: RunStart, may_resume: bool, must_resume: bool) -> Started:
         run = self._run(start.run_id)
@@ -385,6 +395,9 @@ class Journal:
                 0,
                 encode_finish(finish),
             )
+            self._writers.pop((finish.run_id, finish.writer_id))
+            if ends_run:
+                self._runs.pop(finish.run_id)
         return Ended(run.state, run.next_ordinal)
 
     def _run(self, run_id: RunId) -> _Run | None:
@@ -470,15 +483,21 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _create(db: sqlite3.Connection) -> None:
+    # Beyond every offset of an earlier journal, so that a cursor that is not of this one is told.
+    first = time.time_ns() // 1000
     db.executescript(
         "BEGIN IMMEDIATE;"
         + _SCHEMA
         + f"INSERT INTO meta VALUES ('format', '{FORMAT}');"
         + f"INSERT INTO meta VALUES ('journal_id', '{secrets.token_hex(16)}');"
+        + f"INSERT INTO meta VALUES ('first_offset', '{first}');"
+        + f"INSERT INTO sqlite_sequence VALUES ('entries', {first - 1});"
         + "COMMIT;"
     )
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise SettingsError("The file has the tables of a journal, but not what stands in them.")
     return str(row[0])

@@ -63,6 +63,11 @@ class JournalReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def first_offset(self) -> Offset:
+        """Return the offset at which this journal begins, trimmed or not."""
+        (value,) = self._db.execute("SELECT value FROM meta WHERE key = 'first_offset'").fetchone()
+        return Offset(int(value))
+
     def runs_behind(self, offset: Offset) -> list[tuple[RunId, Offset]]:
         """Return each run with entries behind this offset, and its last one, oldest first."""
         return self._db.execute(

@@ -7,7 +7,7 @@ stream open and said nothing for `LEASE_S`. Only monotonic time is used.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pillion.process import ProcessIdentity, is_alive, process_identity
@@ -15,6 +15,8 @@ from pillion_sidecar.records import Environment, RunId, WriterId
 
 LEASE_S = 60.0
 """How long a writer that cannot be seen may be silent."""
+WRITER_METADATA = ("pillion-run-id", "pillion-writer-id")
+"""By these a LogMetrics call may name its writer before the first batch."""
 
 
 @dataclass(slots=True)
@@ -35,19 +37,33 @@ class Liveness:
 
     def add(self, run_id: RunId, writer_id: WriterId, environment: Environment) -> None:
         """Begin to look after a writer, or go on to."""
-        if (run_id, writer_id) in self._writers:
-            self.heard(run_id, writer_id)
-            return
         process = environment.process
         if process is not None and not self._is_visible(process):
             process = None
-        self._writers[run_id, writer_id] = _Writer(process, self._monotonic())
+        writer = self._writers.setdefault((run_id, writer_id), _Writer(None, 0.0))
+        writer.process, writer.heard_s = process, self._monotonic()
 
-    def heard(self, run_id: RunId, writer_id: WriterId, streams: int = 0) -> None:
-        """Note a sign of life; `streams` is 1 for a stream that opened, -1 for one that closed."""
+    def known_in(self, metadata: Iterable[tuple[str, str | bytes]]) -> set[tuple[RunId, WriterId]]:
+        """Return the writer that a call's metadata names, if it is known.
+
+        A stream that says so (`WRITER_METADATA`) keeps its writer alive before it sends anything:
+        loading a model may take longer than the lease.
+        """
+        named = dict(metadata)
+        run_id, writer_id = (str(named.get(key, "")) for key in WRITER_METADATA)
+        writer = (RunId(run_id), WriterId(writer_id))
+        return {writer} & self._writers.keys()
+
+    def stream_opened(self, run_id: RunId, writer_id: WriterId) -> None:
+        """Note that a stream of this writer is open; one that had ended lives again."""
+        writer = self._writers.setdefault((run_id, writer_id), _Writer(None, self._monotonic()))
+        writer.stream_count += 1
+
+    def stream_closed(self, run_id: RunId, writer_id: WriterId) -> None:
+        """Note that a stream has ended."""
         if writer := self._writers.get((run_id, writer_id)):
             writer.heard_s = self._monotonic()
-            writer.stream_count += streams
+            writer.stream_count -= 1
 
     def remove(self, run_id: RunId, writer_id: WriterId) -> None:
         """Look after a writer no longer: it has ended."""

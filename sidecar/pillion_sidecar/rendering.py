@@ -24,6 +24,7 @@ _STATE_STYLES = {
     "FAILED": "red",
     "CRASHED": "bold red",
 }
+_DIRECTION_NAMES = {run_pb2.DIRECTION_LOWER: "lower", run_pb2.DIRECTION_HIGHER: "higher"}
 _DIRECTIONS = {run_pb2.DIRECTION_LOWER: "↓", run_pb2.DIRECTION_HIGHER: "↑"}
 _WHOLE_MIN, _WHOLE_MAX = 1e4, 1e9
 """Between these, the digits behind the point tell nobody anything."""
@@ -100,9 +101,9 @@ def best_sentence(response: pb2.CompareResponse) -> str:
     best = next(run for run in response.runs if run.run_id == response.best_run_id)
     metric = next(metric for metric in response.metrics if metric.key == response.metric)
     figure = next(one for one in metric.statistics if one.run_id == best.run_id)
+    name = best.name if best.name == best.run_id else f"{best.name} ({best.run_id})"
     return (
-        f"Best by {metric.key}: {best.name} ({best.run_id}) with {number_text(figure.best)} "
-        f"at step {figure.best_step}."
+        f"Best by {metric.key}: {name} with {number_text(figure.best)} at step {figure.best_step}."
     )
 
 
@@ -151,7 +152,7 @@ def run_json(run: run_pb2.Run) -> dict[str, Any]:
         "row_count": run.row_count,
         "last_step": run.last_step if run.HasField("last_step") else None,
         "lost_row_count": run.lost_row_count,
-        "url": run.url,
+        "url": run.url or None,
     }
 
 
@@ -164,9 +165,7 @@ def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
         "best_run_id": response.best_run_id or None,
         "metrics": {
             metric.key: {
-                "direction": run_pb2.Direction.Name(metric.direction)
-                .removeprefix("DIRECTION_")
-                .lower(),
+                "direction": _DIRECTION_NAMES.get(metric.direction),
                 "best_run_id": metric.best_run_id or None,
                 "runs": {
                     one.run_id: {

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import signal
+import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -23,12 +24,12 @@ from grpc_reflection.v1alpha import reflection
 from pillion.address import AddressError
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.delivery import Delivery
-from pillion_sidecar.errors import DiskError, PillionError, SettingsError
+from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import RunFinish, RunState
-from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, handlers
+from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, handlers
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.store_tables import open_for_writing
 
@@ -97,6 +98,7 @@ class Sidecar:
                 f"The data directory {data_dir} cannot be made: {error.strerror}. "
                 "Choose another with --data-dir."
             ) from error
+        _check_private(data_dir)
         self._locks.append(_lock(data_dir / "lock", f"the data directory {data_dir}"))
         if (path := self._settings.address.path) is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,6 +107,8 @@ class Sidecar:
             except AddressError as error:
                 raise SettingsError(str(error)) from error
             self._locks.append(_lock(path.with_suffix(".lock"), f"the socket {path}"))
+            if path.exists() and not path.is_socket():
+                raise SettingsError(f"{path} is no socket; choose another place with --listen.")
             self._socket_path = path
             path.unlink(missing_ok=True)
 
@@ -123,15 +127,17 @@ class Sidecar:
 
     async def listen(self) -> None:
         """Start the workers and the gRPC server."""
-        await self._delivery.start()
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ]
+        if self._settings.address.path is None:  # so that a peer whose host is gone is noticed
+            options += [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
         self._server = grpc.aio.server(
             interceptors=self._interceptors(),
             maximum_concurrent_rpcs=STREAMS_MAX,
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
+            options=options,
         )
         service = TelemetryService(self._journal, self._liveness, self._queries)
         self._server.add_generic_rpc_handlers((handlers(service),))
@@ -140,18 +146,19 @@ class Sidecar:
         reflection.enable_server_reflection(
             (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        umask = os.umask(0o177)
+        umask = os.umask(0o177)  # nothing is awaited until it is back: it is the whole process's
         try:
             port = self._server.add_insecure_port(self.address)
-            await self._server.start()
         except RuntimeError as error:
             raise SettingsError(
                 f"{self.address} cannot be listened on ({error}). Choose another with --listen."
             ) from error
         finally:
             os.umask(umask)
+        await self._server.start()
         if self._settings.address.path is None:
             self.address = f"{self._settings.address.host}:{port}"
+        self._delivery.start()
         for name in ("", _SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -206,8 +213,9 @@ class Sidecar:
                     await asyncio.wrap_future(self._journal.finish(finish, last_sequence=None))
                 except PillionError as error:
                     log.warning("run %s could not be ended: %s", run_id, error)
-                else:
-                    self._liveness.remove(run_id, writer_id)
+                    if not isinstance(error, StateError):
+                        continue  # the disk is full: later
+                self._liveness.remove(run_id, writer_id)
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():
@@ -236,14 +244,25 @@ class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             return await continuation(details)
 
         async def refuse(_: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED,
+            error = PeerError(
                 "This address needs the token that lies in the sidecar's data directory: "
                 "send it as `authorization: Bearer TOKEN` (PILLION_TOKEN for our client).",
+                "TOKEN_WRONG",
             )
+            await abort(context, error)
             yield
 
         return grpc.stream_stream_rpc_method_handler(refuse)  # refuses before it reads anything
+
+
+def _check_private(data_dir: Path) -> None:
+    """Raise `SettingsError` if another user could put something into the data directory."""
+    status = data_dir.stat()
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsError(
+            f"The data directory {data_dir} belongs to another user, or others can write there. "
+            f"Mend it with `chmod 0700 {data_dir}`, or choose another with --data-dir."
+        )
 
 
 def _lock(path: Path, what: str) -> IO[str]:

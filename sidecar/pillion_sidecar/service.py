@@ -44,6 +44,7 @@ _CODES_BY_REASON = {
     "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "RECORD_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
+    "TOKEN_WRONG": grpc.StatusCode.UNAUTHENTICATED,
 }
 _CODES_BY_FAULT = {
     SettingsError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -88,12 +89,14 @@ class TelemetryService:
         )
 
     async def LogMetrics(  # noqa: N802
-        self, requests: AsyncIterator[bytes], _context: _Context
+        self, requests: AsyncIterator[bytes], context: _Context
     ) -> AsyncGenerator[telemetry_service_pb2.LogMetricsResponse]:
         """See the contract. Messages come as bytes: they are checked, then journaled."""
         in_flight: asyncio.Queue[tuple[RunId, WriterId, asyncio.Future[int]] | Exception | None]
         in_flight = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
-        writers: set[tuple[RunId, WriterId]] = set()
+        writers = self._liveness.known_in(context.invocation_metadata())
+        for writer in writers:
+            self._liveness.stream_opened(*writer)
 
         async def take_in() -> None:
             end: Exception | None = None
@@ -101,9 +104,6 @@ class TelemetryService:
                 async for raw in requests:
                     batch = check_log(raw)
                     writer = (batch.run_id, batch.writer_id)
-                    if writer not in writers:
-                        writers.add(writer)
-                        self._liveness.heard(*writer, streams=1)
                     future = self._journal.append(
                         *writer,
                         batch.sequence,
@@ -125,13 +125,17 @@ class TelemetryService:
                 if isinstance(batch, Exception):
                     raise batch
                 run_id, writer_id, durable = batch
+                acked_sequence = await durable
+                if (run_id, writer_id) not in writers:
+                    writers.add((run_id, writer_id))
+                    self._liveness.stream_opened(run_id, writer_id)
                 yield telemetry_service_pb2.LogMetricsResponse(
-                    run_id=run_id, writer_id=writer_id, acked_sequence=await durable
+                    run_id=run_id, writer_id=writer_id, acked_sequence=acked_sequence
                 )
         finally:
             reading.cancel()
             for writer in writers:
-                self._liveness.heard(*writer, streams=-1)
+                self._liveness.stream_closed(*writer)
 
     async def FinishRun(  # noqa: N802
         self, request: telemetry_service_pb2.FinishRunRequest, _context: _Context
@@ -209,7 +213,7 @@ def _answering(behaviour: Callable[[Any, _Context], Awaitable[Any]]) -> Callable
         try:
             return await behaviour(request, context)
         except Exception as error:  # noqa: BLE001 - the RPC's outermost frame
-            await _abort(context, error)
+            await abort(context, error)
 
     return answer
 
@@ -222,7 +226,7 @@ def _streaming(behaviour: Callable[[Any, _Context], AsyncGenerator[Any]]) -> Cal
             async for response in responses:
                 yield response
         except Exception as error:  # noqa: BLE001 - the RPC's outermost frame
-            await _abort(context, error)
+            await abort(context, error)
         finally:
             await responses.aclose()
 
@@ -236,16 +240,16 @@ def _unimplemented(name: str, *, is_stream: bool) -> Callable[..., Any]:
     )
 
     async def answer(_request: Any, context: _Context) -> Any:
-        await _abort(context, error)
+        await abort(context, error)
 
     async def stream(_request: Any, context: _Context) -> AsyncIterator[Any]:
-        await _abort(context, error)
+        await abort(context, error)
         yield
 
     return stream if is_stream else answer
 
 
-async def _abort(context: _Context, error: Exception) -> NoReturn:
+async def abort(context: _Context, error: Exception) -> NoReturn:
     """End a call with an error: ours as it is, others as INTERNAL without their details."""
     if isinstance(error, PillionError):
         code = _CODES_BY_REASON.get(error.reason) or _CODES_BY_FAULT.get(

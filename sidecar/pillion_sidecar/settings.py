@@ -80,7 +80,10 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
-        return path.expanduser().absolute()
+        try:
+            return path.expanduser().absolute()
+        except RuntimeError as error:  # ~somebody whom nobody knows
+            raise ValueError(str(error)) from error
 
     @field_validator("listen")
     @classmethod
@@ -104,8 +107,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, then variables, then the file named by PILLION_SETTINGS."""
         file = os.environ.get("PILLION_SETTINGS")
-        toml = TomlConfigSettingsSource(settings_cls, Path(file)) if file else None
-        return (init_settings, env_settings, *([toml] if toml else []))
+        if not file:
+            return (init_settings, env_settings)
+        with Path(file).open("rb"):  # the source takes a missing file for an empty one
+            toml = TomlConfigSettingsSource(settings_cls, Path(file))
+        return (init_settings, env_settings, toml)
 
     @property
     def address(self) -> Address:

@@ -28,6 +28,7 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_BYTES_MAX = 1024
 TEXT_BYTES_MAX = 64 * 1024
 TAGS_MAX = 256
+LOST_ROWS_MAX = 10**12
 VALUES_DEPTH_MAX = 40
 """Nesting of config and summary that is taken; what our own client makes is less deep."""
 
@@ -58,6 +59,11 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
     for tag in request.tags:
         _check_text(tag, "tags", KEY_BYTES_MAX)
     _check_key_values(request.config, "config")
+    start_time_unix_nano = time.time_ns()
+    if request.HasField("start_time"):
+        start_time_unix_nano = request.start_time.seconds * 10**9 + request.start_time.nanos
+        if not 0 <= start_time_unix_nano < 2**63:
+            raise PeerError("start_time: between the years 1970 and 2262, please.")
     return RunStart(
         run_id=run_id,
         writer_id=_check_writer_id(request.writer_id or uuid.uuid4().hex),
@@ -69,9 +75,7 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
         notes=request.notes,
         config=from_key_values(request.config),
         environment=decode_environment(request.environment),
-        time_unix_nano=(
-            request.start_time.ToNanoseconds() if request.HasField("start_time") else time.time_ns()
-        ),
+        time_unix_nano=start_time_unix_nano,
     )
 
 
@@ -179,8 +183,10 @@ def _check_lost(lost: record_pb2.LostRange, batch: record_pb2.Batch, where: str)
     """Check a lost range; return its first sequence."""
     if len(batch.records) > 1 or lost.last_sequence != batch.sequence:
         raise PeerError(f"{where}: it is alone in its batch, which has the last lost number.")
-    if not 0 < lost.first_sequence <= lost.last_sequence or lost.row_count >= 2**63:
-        raise PeerError(f"{where}: first_sequence is 1 to last_sequence.")
+    if not 0 < lost.first_sequence <= lost.last_sequence or lost.row_count > LOST_ROWS_MAX:
+        raise PeerError(
+            f"{where}: first_sequence is 1 to last_sequence, row_count {LOST_ROWS_MAX:,} at most."
+        )
     return lost.first_sequence
 
 

@@ -46,10 +46,11 @@ from pillion_sidecar.sinks import Sink
 SLICE_BYTES_MAX = 4 * 1024 * 1024
 """How much of one run is handed over before another run has its turn."""
 FLUSH_INTERVAL_S = 1.0
-RETRY_MIN_S, RETRY_MAX_S = 0.5, 60.0
+RETRY_MIN_S, RETRY_MAX_S, RETRY_DOUBLINGS_MAX = 0.5, 60.0, 10
 
-_BEYOND = (
-    "The cursor {} is beyond the journal's last entry {} of this run: the journal was replaced. "
+_FOREIGN = (
+    "The cursor {} is not of this journal, whose entries of this run lie between {} and {}: the "
+    "journal was replaced. "
     "Bring the former one back, or start with an empty data directory."
 )
 
@@ -79,6 +80,7 @@ class Courier:
 
     def __init__(self, reader: JournalReader, sink: Sink) -> None:
         self._reader, self._sink = reader, sink
+        self._first_offset = reader.first_offset()
         self._runs: dict[RunId, _Run] = {}
         self._unfinished: set[RunId] = set()
         """Runs with entries that the sink was not given or has not confirmed."""
@@ -150,8 +152,8 @@ class Courier:
     def _cursor(self, run_id: RunId, target: Offset) -> Offset:
         """Ask the sink where to go on."""
         cursor = self._sink.position(run_id)
-        if cursor > target:
-            raise SinkError(_BEYOND.format(cursor, target), "CURSOR_BEYOND")
+        if cursor > target or 0 < cursor < self._first_offset:
+            raise SinkError(_FOREIGN.format(cursor, self._first_offset, target), "CURSOR_FOREIGN")
         return cursor
 
     def _deliver_slice(self, run_id: RunId, run: _Run) -> None:
@@ -167,7 +169,8 @@ class Courier:
             if not isinstance(error, SinkError):
                 log.exception("sink failed on run %s", run_id)
             run.failure_count += 1
-            retry_s = min(RETRY_MIN_S * 2 ** (run.failure_count - 1), RETRY_MAX_S)
+            doublings = min(run.failure_count - 1, RETRY_DOUBLINGS_MAX)
+            retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
             run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
             run.error = str(error) or type(error).__name__
             run.handed = None

@@ -109,6 +109,7 @@ def test_training_goes_on_without_a_sidecar_and_rows_wait_for_one(
         ("run.finish(3)", 0, "FAILED"),
         ("sys.exit(0)", 0, "FINISHED"),
         ("sys.exit(5)", 5, "FAILED"),
+        ("exit(5)", 5, "FAILED"),
         ("raise RuntimeError('out of luck')", 1, "FAILED"),
         ("os.kill(os.getpid(), signal.SIGINT); signal.pause()", 130, "STOPPED"),
     ],

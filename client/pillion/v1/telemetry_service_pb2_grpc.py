@@ -127,7 +127,8 @@ class TelemetryServiceServicer(object):
     def LogMetrics(self, request_iterator, context):
         """Takes batches and answers with cumulative acks, each sent after its batches are on disk.
         A batch that is refused ends the stream; those acked before stay. The end of the stream says
-        nothing about the run.
+        nothing about the run. Metadata `pillion-run-id` and `pillion-writer-id` may name the writer, so
+        that an open stream counts as its sign of life before the first batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

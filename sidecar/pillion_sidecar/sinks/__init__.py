@@ -38,13 +38,20 @@ class Sink(Protocol):
         """End the run: its last writer has gone."""
 
     def position(self, run_id: RunId) -> Offset:
-        """Return the cursor: all entries of the run up to here are durable. 0 for unknown runs."""
+        """Return the cursor: all entries of the run up to here are confirmed. 0 for unknown runs.
+
+        It may fall back, to 0 if need be: after a SinkError it is read again, and entries behind it
+        are handed over once more. After a restart it may be lower too.
+        """
 
     def row_count(self, run_id: RunId) -> int:
-        """Return how many rows of the run are durable here."""
+        """Return how many rows of the run are confirmed here."""
 
     def flush(self) -> None:
-        """Make durable what was handed over, as far as it can be without waiting for a network."""
+        """Confirm what was handed over, as far as that goes without waiting for a network.
+
+        Raises anything but SinkError if this process is of no more use and is to be replaced.
+        """
 
     def close(self) -> None:
         """Let go of everything. Runs that have not ended can be gone on with later."""

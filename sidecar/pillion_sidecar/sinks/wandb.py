@@ -13,14 +13,11 @@ This and `wandb_file.py` alone import wandb. Only offline runs are written so fa
 
 import logging
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pillion.values import Value
 from pillion_sidecar.errors import SettingsError, SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
@@ -30,107 +27,18 @@ from pillion_sidecar.records import (
     RunFinish,
     RunId,
     RunStart,
-    RunState,
     SummaryUpdate,
 )
 from pillion_sidecar.sinks.wandb_file import RecordReader
 from pillion_sidecar.sinks.wandb_folders import RunFolders
+from pillion_sidecar.sinks.wandb_run import WandbRun
 
 WRITE_INTERVAL_S = 0.5
 """How long wandb-core may hold back what it was given; the worker flushes once a second."""
-PROJECT_LENGTH_MAX, TAG_LENGTH_MAX = 128, 64
+PROJECT_LENGTH_MAX = 128
 """What the SDK takes; more is cut off."""
 
-_EXIT_CODES = {RunState.FINISHED: 0, RunState.STOPPED: 255}
-"""What stands for an unknown exit code, else 1: W&B shows 255, its own for Ctrl-C, as killed."""
-_ARTIFACT_SIGNS = ("wandb-artifact://", "artifactVersion")
 _PROJECT_CHARACTERS = str.maketrans(dict.fromkeys("/\\#?%:", "-"))
-
-
-@dataclass(slots=True)
-class _LiveRun:
-    """A run that is being written."""
-
-    root: Path
-    wandb_run: Any
-    reader: RecordReader
-    earlier_end: Offset
-    """Up to here all was delivered once before; an end in there is not the run's."""
-    last_ordinal: int = -1
-    row_count: int = 0
-    summary: dict[str, Value] = field(default_factory=dict)
-    unconfirmed: deque[int] = field(default_factory=deque)
-    """The ordinals of rows that were handed over and not read back."""
-    entries: deque[tuple[Offset, int]] = field(default_factory=deque)
-    """Entries that are not confirmed; with each, how many rows there are up to it."""
-    confirmed: Offset = field(default=Offset(0))
-    is_faithful: bool = True
-    """Whether the rows in the file are those that were handed over, as far as it was read."""
-    exit_code: int | None = None
-    """The exit code in the file."""
-
-    @property
-    def confirmed_row_count(self) -> int:
-        return self.row_count - len(self.unconfirmed)
-
-    def define_steps(self) -> None:
-        """Have W&B draw everything over the user's step; its own is the row's ordinal."""
-        self.wandb_run.define_metric("global_step")
-        self.wandb_run.define_metric("*", step_metric="global_step")
-
-    def join(self, start: RunStart) -> None:
-        self.update_config(start.config)
-        known = self.wandb_run.tags or ()
-        tags = tuple(dict.fromkeys([*known, *(tag[:TAG_LENGTH_MAX] for tag in start.tags if tag)]))
-        if tags != known:
-            self.wandb_run.tags = tags
-
-    def update_config(self, values: Mapping[str, Value]) -> None:
-        self.wandb_run.config.update(_inert(values), allow_val_change=True)
-
-    def update_summary(self, values: Mapping[str, Value]) -> None:
-        self.summary.update(values)
-        self.wandb_run.summary.update(_inert(values))
-
-    def log(self, frame: Frame) -> None:
-        for ordinal, step, time_unix_nano, values in frame.rows():
-            if ordinal <= self.last_ordinal:
-                continue  # handed over again, after another entry had failed
-            row = {"global_step": step, **values, "_timestamp": time_unix_nano / 1e9}
-            self.wandb_run.log(row, step=ordinal, commit=True)
-            self.unconfirmed.append(ordinal)
-            self.row_count += 1
-            self.last_ordinal = ordinal
-
-    def cover(self, offset: Offset) -> None:
-        self.entries.append((offset, self.row_count))
-
-    def confirm(self) -> None:
-        """Read what the file has gained, and move the cursor."""
-        for record in self.reader.read():
-            kind = record.WhichOneof("record_type")
-            if kind == "history" and self.unconfirmed:
-                self.is_faithful &= self.unconfirmed.popleft() == record.history.step.num
-            elif kind == "history":
-                self.is_faithful = False
-            elif kind == "exit":
-                self.exit_code = record.exit.exit_code
-        while self.is_faithful and self.entries and self.entries[0][1] <= self.confirmed_row_count:
-            self.confirmed, _ = self.entries.popleft()
-
-    def end(self, finish: RunFinish) -> Path:
-        """End the run in W&B and return its folder. Raises SinkError if something is missing."""
-        exit_code = finish.exit_code or _EXIT_CODES.get(finish.state, 1)
-        self.update_summary(self.summary)  # stands against values logged since
-        self.wandb_run.finish(exit_code=exit_code)
-        self.confirm()
-        if self.unconfirmed or self.exit_code != exit_code or not self.is_faithful:
-            raise SinkError(
-                f"W&B's file has not all of what it was given: {len(self.unconfirmed)} of "
-                f"{self.row_count} rows are missing. It is written anew.",
-                reason="WANDB_FILE_INCOMPLETE",
-            )
-        return Path(self.wandb_run.settings.sync_dir)
 
 
 class WandbSink:
@@ -141,22 +49,12 @@ class WandbSink:
     is no SinkError: the process is to be replaced.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        mode: str = "offline",
-        api_key: str | None = None,  # noqa: ARG002 - for runs that go online
-    ) -> None:
+    def __init__(self, directory: Path) -> None:
         """Go on with what is in the directory. Raises SettingsError if wandb is not installed."""
-        if mode != "offline":
-            raise SettingsError(
-                f"wandb mode {mode!r}: this version writes W&B runs offline only. Set the mode to "
-                "'offline' and upload what has finished with `wandb sync`."
-            )
         directory = directory.resolve()
         self._wandb = _import_wandb(directory)
         self._folders = RunFolders(directory)
-        self._live: dict[RunId, _LiveRun] = {}
+        self._live: dict[RunId, WandbRun] = {}
         self._reopened: dict[RunId, Offset] = {}
         """Where the end was of runs that are written anew."""
         self._failure: Exception | None = None
@@ -216,13 +114,16 @@ class WandbSink:
         return finished.row_count if finished else 0
 
     def flush(self) -> None:
-        if self._failure is not None:
-            raise RuntimeError("W&B's SDK is of no more use in this process") from self._failure
         for run in self._live.values():
             run.confirm()
         waiting = next((run for run in self._live.values() if run.unconfirmed), None)
         if waiting is not None:
-            waiting.wandb_run.status()  # raises if wandb-core has died with what it was given
+            try:
+                waiting.wandb_run.status()  # asks wandb-core
+            except Exception as error:  # noqa: BLE001 - it has died with what it was given
+                self._failure = error
+        if self._failure is not None:
+            raise RuntimeError("W&B's SDK is of no more use in this process") from self._failure
 
     def close(self) -> None:
         # Offline this touches nothing but files under `partial`, which nobody will read. It frees
@@ -257,14 +158,14 @@ class WandbSink:
                 reason="WANDB_FAILED",
             ) from error
 
-    def _give_up(self, run: _LiveRun) -> None:
+    def _give_up(self, run: WandbRun) -> None:
         try:
             run.wandb_run.finish()  # frees the run id
         except Exception as error:  # noqa: BLE001 - as above
             self._failure = error
         self._folders.discard(run.root)
 
-    def _open(self, start: RunStart) -> _LiveRun:
+    def _open(self, start: RunStart) -> WandbRun:
         root = self._folders.make_root(start.run_id)
         try:
             run = self._wandb.init(
@@ -285,14 +186,14 @@ class WandbSink:
                 self._failure = error
             self._folders.discard(root)
             raise
-        return _LiveRun(
+        return WandbRun(
             root=root,
             wandb_run=run,
             reader=RecordReader(Path(run.settings.sync_file)),
             earlier_end=self._reopened.get(start.run_id, Offset(0)),
         )
 
-    def _deliver(self, run_id: RunId, offset: Offset, run: _LiveRun, folder: Path) -> None:
+    def _deliver(self, run_id: RunId, offset: Offset, run: WandbRun, folder: Path) -> None:
         try:
             self._folders.deliver(run_id, folder, offset, run.row_count)
         except OSError as error:
@@ -347,20 +248,3 @@ def _import_wandb(directory: Path) -> Any:
 
 def _ignore_stop() -> None:
     """Do nothing when Stop is pressed in W&B's page; by default that interrupts this process."""
-
-
-def _inert(value: Any) -> Any:
-    """Return config or summary values so that the SDK takes them as they are.
-
-    It refuses bytes, and looks up what reads like an artifact on its server, in the very call.
-    """
-    match value:
-        case bytes():
-            return value.decode(errors="backslashreplace")
-        case str() if value.startswith(_ARTIFACT_SIGNS):
-            return f" {value}"
-        case list():
-            return [_inert(element) for element in value]
-        case Mapping():
-            return {key: _inert(element) for key, element in value.items()}
-    return value
