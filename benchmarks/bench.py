@@ -1,6 +1,6 @@
 """Figures for `docs/benchmarks.md`: what `log()` costs, and points per second until acked.
 
-    make bench                 all of it, about two minutes; prints a table, writes Markdown
+    make bench                 all of it, about two minutes; prints Markdown
     make bench ARGS=--quick    a tenth of the rows
 
 Three measurements in one run, side by side on the same machine:
@@ -84,10 +84,9 @@ print(json.dumps({"seconds": seconds, "median_us": took[len(took) // 2] / 1e3,
 
 
 def main() -> None:
-    """Measure, check, print, and write `docs/benchmarks.md` if asked."""
+    """Measure, check, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
-    parser.add_argument("--write", type=Path, help="also write the Markdown to this file")
     options = parser.parse_args()
     scale = 10 if options.quick else 1
     one, eight, peer, slow = (n // scale for n in (1_000_000, 250_000, 5_000, 20_000))
@@ -109,10 +108,7 @@ def main() -> None:
     name = f"Pillion, {WANDB_ROWS_PER_S:,} rows/s, W&B sink on"
     rows.append((name, *latencies(results[0]), "at that rate", f"{found} in W&B's file too"))
 
-    text = report(rows)
-    print(text)
-    if options.write:
-        options.write.write_text(text, encoding="utf-8")
+    print(report(rows))
 
 
 def measure(

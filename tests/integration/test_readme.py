@@ -1,0 +1,65 @@
+"""What the README promises is run."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pillion.v1 import record_pb2
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion.values import from_key_values
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    """Return the README's blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_example_does_what_it_says(sidecar: Any, run_python: Callable[..., Any]) -> None:
+    """The ten lines, as they stand, with a sidecar found by the environment."""
+    (example,) = code_blocks("python")
+    trainer = run_python(example, PILLION_ADDRESS=sidecar.address)
+    _, errors = trainer.communicate(timeout=60)
+    assert trainer.returncode == 0, errors
+    (run,) = sidecar.call("ListRuns", pb2.ListRunsRequest(project="readme")).runs
+    assert run.state == record_pb2.RUN_STATE_FINISHED
+    assert run.row_count == 100
+    assert from_key_values(run.summary)["best_loss"] == 0.01
+    assert (
+        "All 100 rows of 1 run are on disk"
+        in sidecar.call("GetStatus", pb2.GetStatusRequest()).sentence
+    )
+    assert "All 100 rows of 1 run are on disk" in README
+
+
+def test_the_two_commands_are_targets_and_ci_calls_what_people_call() -> None:
+    """`make demo` and `make test` exist, and CI calls `make check` and `make test`."""
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert {"demo", "test", "check", "bench"} <= set(targets)
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "make check\nmake test\n" in ci
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    """Each `pillion COMMAND` that is named answers to --help."""
+    commands = set(re.findall(r"pillion (serve|status|runs|compare|train|demo)\b", README))
+    assert commands == {"serve", "status", "runs", "compare", "train"}
+    for command in commands:
+        subprocess.run(
+            [sys.executable, "-m", "pillion_sidecar", command, "--help"],
+            check=True,
+            capture_output=True,
+        )
+
+
+def test_every_rpc_called_in_the_readme_is_in_the_contract() -> None:
+    """The service and methods of the curl lines are those of the contract."""
+    service = pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+    called = set(re.findall(rf"{service.full_name}/([A-Za-z]+)", README))
+    assert called >= {"StartRun", "LogMetrics", "GetStatus", "Compare"}
+    assert called <= {method.name for method in service.methods}

@@ -1,0 +1,188 @@
+"""The documents are true: the paths, settings, commands, errors and calls they name, and all."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pillion.v1 import run_pb2, telemetry_service_pb2
+from pillion_sidecar import errors, rendering
+from pillion_sidecar.cli import app
+from pillion_sidecar.service import _CODES_BY_FAULT, _CODES_BY_REASON
+from pillion_sidecar.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted(
+    path
+    for pattern in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "docs/adr/*.md")
+    for path in ROOT.glob(pattern)
+)
+SOURCES = [
+    path
+    for folder in ("client/pillion", "sidecar/pillion_sidecar", "trainer/pillion_trainer")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+ERRORS = {name: kind for name, kind in vars(errors).items() if name.endswith("Error")}
+FOLDERS = ("benchmarks", "client", "deploy", "docs", "protos", "sidecar", "tests", "trainer")
+FILE_ENDINGS = (".md", ".proto", ".py", ".toml", ".txt", ".yaml")
+FORBIDDEN = (r"/work/", r"/root/", r"/home/", r"\bsession", r"\bissues?/", r"#\d{2,}")
+"""Places of one machine, and things that are no part of the project."""
+
+each_doc = pytest.mark.parametrize("doc", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@each_doc
+def test_every_path_that_a_document_names_exists(doc: Path) -> None:
+    """In backticks from the repository's root, in links from the document's own folder."""
+    prose = without_blocks(text_of(doc))
+    named = [path for path in re.findall(r"`([^`\s]+)`", prose) if is_of_repository(path)]
+    linked = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", prose)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in linked if not (doc.parent / path).exists()] == []
+
+
+@each_doc
+def test_every_test_that_a_document_names_exists(doc: Path) -> None:
+    """A guarantee is worth what shows it."""
+    tests = "\n".join(text_of(path) for path in ROOT.glob("tests/**/test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text_of(doc))
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+@each_doc
+def test_no_document_names_what_only_its_author_has(doc: Path) -> None:
+    """No folder of one machine, and nothing that a reader cannot look up."""
+    text = text_of(doc)
+    assert [pattern for pattern in FORBIDDEN if re.search(pattern, text, re.IGNORECASE)] == []
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_in_its_three_forms(name: str) -> None:
+    """Flag, variable and TOML key stand in one row."""
+    cells = [f"`--{name.replace('_', '-')}`", f"`PILLION_{name.upper()}`", f"`{name}`"]
+    assert any(all(cell in row for cell in cells) for row in read("docs/settings.md").splitlines())
+
+
+def test_every_variable_that_is_read_is_documented() -> None:
+    """The client's too."""
+    read_ones = set(re.findall(r"\bPILLION_[A-Z_]*[A-Z]\b", "\n".join(map(text_of, SOURCES))))
+    assert read_ones
+    assert [name for name in sorted(read_ones) if f"`{name}`" not in read("docs/settings.md")] == []
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_every_command_is_documented_with_its_options(name: str) -> None:
+    """Each has a section, and each option of it a mention there."""
+    sections = re.split(r"^## ", read("docs/cli.md"), flags=re.MULTILINE)
+    mine = [section for section in sections if section.startswith(f"`pillion {name}")]
+    assert len(mine) == 1
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    options = [text for each in command.params for text in each.opts if text.startswith("--")]
+    assert [text for text in options if f"`{text}" not in mine[0] and text != "--help"] == []
+
+
+def test_every_field_of_the_json_output_is_documented() -> None:
+    """What scripts read is part of the interface."""
+    status = telemetry_service_pb2.GetStatusResponse(
+        runs=[run_pb2.RunStatus(sinks=[run_pb2.SinkStatus(sink="store")])]
+    )
+    comparison = telemetry_service_pb2.CompareResponse(
+        runs=[run_pb2.Run()],
+        metrics=[run_pb2.MetricComparison(statistics=[run_pb2.MetricStatistics()])],
+        config_differences=[run_pb2.ConfigDifference()],
+    )
+    shapes = [rendering.status_json(status), rendering.comparison_json(comparison)]
+    fields = {key for shape in shapes for key in keys_of(shape)} - {"", "store"}
+    documented = re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", read("docs/cli.md"))))
+    assert sorted(fields - set(documented)) == []
+
+
+def test_every_reason_of_an_error_is_documented() -> None:
+    """What a call is refused with stands with its gRPC code; troubles of a sink refuse none."""
+    rows = read("docs/contract.md").splitlines()
+    found = {pair for path in SOURCES for pair in reasons_in(path)}
+    assert {("StateError", "SEQUENCE_GAP"), ("SinkError", "STORE_BUSY")} <= found
+    starts = {
+        f"| `{reason}` | " + ("" if error == "SinkError" else f"{code_of(error, reason)} | ")
+        for error, reason in found | {("PeerError", "INVALID")}
+    }
+    assert [start for start in starts if not any(row.startswith(start) for row in rows)] == []
+
+
+def test_every_rpc_is_documented() -> None:
+    """Those that this version does not have too."""
+    service = telemetry_service_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
+    contract = read("docs/contract.md")
+    assert [each.name for each in service.methods if f"`{each.name}`" not in contract] == []
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """What is installed stands in the ADR about dependencies, and nothing else does."""
+    project = re.sub(
+        r"(?ms)\A.*?^dependencies = |^\[project\.scripts\].*", "", read("pyproject.toml")
+    )
+    wanted = set(re.findall(r'"([A-Za-z0-9-]+)[<>=]', project))
+    table = re.findall(
+        r"(?m)^\| ([a-z0-9, -]+) \| (?:client|sidecar|trainer|dev) \|",
+        read("docs/adr/0006-dependencies.md"),
+    )
+    assert wanted == {name for cell in table for name in cell.split(", ")}
+
+
+def read(path: str) -> str:
+    """Return the text of a file, named from the root."""
+    return text_of(ROOT / path)
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file."""
+    return path.read_text(encoding="utf-8")
+
+
+def without_blocks(text: str) -> str:
+    """Leave fenced blocks out: they show commands and files of a reader's own."""
+    return re.sub(r"(?ms)^```.*?^```", "", text)
+
+
+def is_of_repository(path: str) -> bool:
+    """Tell whether a text in backticks is meant as a path from the root."""
+    folder, slash, _ = path.partition("/")
+    if not re.fullmatch(r"\w[\w./-]*", path):
+        return False
+    return folder in FOLDERS if slash else path in FOLDERS or path.endswith(FILE_ENDINGS)
+
+
+def keys_of(shape: Any) -> Iterator[str]:
+    """Yield the names of all fields, at whatever depth."""
+    if isinstance(shape, dict):
+        yield from shape
+        for value in shape.values():
+            yield from keys_of(value)
+    elif isinstance(shape, list):
+        for value in shape:
+            yield from keys_of(value)
+
+
+def reasons_in(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (class, reason) for each error that a module makes with a reason of its own."""
+    for node in ast.walk(ast.parse(text_of(path))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id not in ERRORS:
+            continue
+        given = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "reason")]
+        for value in given:
+            assert isinstance(value, ast.Constant), "a reason is written out, so that it is found"
+            yield node.func.id, value.value
+
+
+def code_of(error: str, reason: str) -> str:
+    """Return the gRPC code that a call gets; see `service.py`."""
+    if reason == "INTERNAL":
+        return "INTERNAL"
+    code = _CODES_BY_REASON.get(reason) or _CODES_BY_FAULT.get(ERRORS[error])
+    return code.name if code else "UNIMPLEMENTED"
