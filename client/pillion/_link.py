@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pillion._batch import Batch, Row, Update
-from pillion.address import Address, AddressError
+from pillion.address import Address
 
 if TYPE_CHECKING:
     from pillion._encoding import Encoder
@@ -86,7 +86,8 @@ class Link:
         self._journal_id = ""
         self._acked_rows = self._lost_rows = 0
         self._finish: Finish | None = None
-        self._is_all_encoded = False
+        self._is_busy = self._is_all_encoded = False
+        """Busy: rows are in neither queue, they are being encoded."""
         self._wake = threading.Event()
         self.attempted = threading.Event()
         """Set once the first try to reach the sidecar has gone well or not."""
@@ -127,10 +128,11 @@ class Link:
         deadline_s = time.monotonic() + timeout_s
         self._wake.set()
         with self._changed:
-            return self._changed.wait_for(
+            is_settled = self._changed.wait_for(
                 lambda: bool(self.refusal) or not (self._rows or self._unacked or self._is_busy),
                 deadline_s - time.monotonic(),
             )
+        return is_settled and not self.refusal
 
     def finish(self, finish: Finish, timeout_s: float) -> bool:
         """Send what is left and end the run; tell whether it is on the sidecar's disk in time."""
@@ -139,9 +141,6 @@ class Link:
         return self.ended.wait(timeout_s) and not self.refusal
 
     # The sender thread.
-
-    _is_busy = False
-    """Whether rows are in neither queue: they are being encoded."""
 
     def _send(self) -> None:
         from pillion._encoding import Encoder  # noqa: PLC0415 - loads protobuf
@@ -196,8 +195,6 @@ class Link:
             started_s = time.monotonic()
             try:
                 self._run_connection(grpc)
-            except (grpc.RpcError, AddressError) as error:
-                self._note_failure(grpc, error)
             except Exception as error:  # noqa: BLE001 - the thread's outermost frame
                 self._note_failure(grpc, error)
             self.attempted.set()

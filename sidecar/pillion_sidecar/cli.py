@@ -54,6 +54,9 @@ def serve(
     drain_timeout_s: Annotated[
         float | None, typer.Option(help="How long a stop may take to deliver what is left.")
     ] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="TOML with these names. [PILLION_SETTINGS]")
+    ] = None,
     ready_fd: Annotated[
         int | None, typer.Option(help="Write the address to this descriptor when it listens.")
     ] = None,
@@ -64,6 +67,7 @@ def serve(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with _refusals_told():
         settings = load(
+            settings_file,
             data_dir=data_dir,
             listen=listen,
             wandb_mode=wandb_mode,

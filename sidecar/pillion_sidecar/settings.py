@@ -139,12 +139,18 @@ class Settings(BaseSettings):
         return self.data_dir / "token"
 
 
-def load(**flags: Any) -> Settings:
-    """Build settings from flags (None: not given), variables and file.
+def load(file: Path | None = None, **flags: Any) -> Settings:
+    """Build settings from flags (None: not given), variables and a TOML file.
+
+    Args:
+        file: The file; None: the one that `$PILLION_SETTINGS` names, if any.
+        flags: Settings by their names.
 
     Raises:
         SettingsError: Something is wrong; all mistakes are named at once.
     """
+    if file is not None:
+        os.environ["PILLION_SETTINGS"] = str(file)
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
