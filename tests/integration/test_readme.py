@@ -39,7 +39,9 @@ def test_the_example_does_what_it_says(sidecar: Any, run_python: Callable[..., A
 
 def test_the_two_commands_are_targets_and_ci_calls_what_people_call() -> None:
     """`make demo` and `make test` exist, and CI calls `make check` and `make test`."""
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    targets = re.findall(
+        r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert {"demo", "test", "check", "bench"} <= set(targets)
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make check\nmake test\n" in ci
