@@ -67,7 +67,10 @@ def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
         SettingsError: The trainer's packages are missing, or the sidecar does not start.
     """
     stamp = time.strftime("%m%d-%H%M%S")
-    trainers = [_Trainer(f"demo-{stamp}-{name}", name, flags) for name, flags in _VARIANTS.items()]
+    trainers = [
+        _Trainer(f"{name.partition('-')[0]}-{stamp}", name, flags)
+        for name, flags in _VARIANTS.items()
+    ]
     with _signals_as_interrupt(), ExitStack() as stack:
         try:
             _prepare(console)
