@@ -15,7 +15,7 @@ from pillion.values import to_key_values
 
 BATCH_BYTES_MAX = 512 * 1024
 """About where a batch is closed. A message may be twice that, so a little more is no matter."""
-MESSAGE_BYTES_MAX = 1024 * 1024 - 1024
+RECORD_BYTES_MAX = 1024 * 1024 - 1024
 """What the sidecar takes in one message, less the room for its envelope."""
 KEY_BYTES_MAX = 1024
 
@@ -44,7 +44,7 @@ class Encoder:
             if records and size_bytes + record_bytes > BATCH_BYTES_MAX:
                 yield self._batch(records, row_count)
                 records, row_count, size_bytes = [], 0, 0
-            if record_bytes > MESSAGE_BYTES_MAX:
+            if record_bytes > RECORD_BYTES_MAX:
                 self._refuse(rows)
                 continue
             records.append(record)
@@ -128,8 +128,10 @@ class Encoder:
                 message.bools.values.extend(column)
             elif min(column) >= _INT64_MIN and max(column) <= _INT64_MAX:
                 message.int64s.values.extend(column)
+            elif len(rows) > 1:
+                raise OverflowError("one by one: the others are kept as they are")
             else:  # beyond 64 bits a double is the nearest that a metric can be
-                message.doubles.values.extend(_to_double(value) for value in column)
+                message.doubles.values.append(_to_double(column[0]))
         if not frame.columns:
             self.refused_row_count += len(rows)
             return None

@@ -7,71 +7,66 @@ no chance; the sidecar sees it vanish. In a forked child every run is let go: it
 
 import atexit
 import builtins
+import functools
 import os
 import sys
+import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NoReturn
 
 from pillion._run import exit_code_of, open_runs
 from pillion.plain import to_text
 
-_ending: dict[str, Any] = {"exit_code": 0}
-"""Arguments of `finish`."""
+_is_watching = False
+_given_code: int | None = None
+"""What the main thread gave to `sys.exit`."""
 
 
 def watch() -> None:
     """Begin to watch; once per process."""
+    global _is_watching
     if _is_watching:
         return
-    _is_watching.append(True)
+    _is_watching = True
     atexit.register(_finish_open_runs)
     os.register_at_fork(after_in_child=_let_go)
-    _wrap_exit()
-    _wrap_excepthook()
-
-
-_is_watching: list[bool] = []
+    sys.exit = _noting_code(sys.exit)
+    for name in ("exit", "quit"):
+        if (former := getattr(builtins, name, None)) is not None:  # none under `python -S`
+            setattr(builtins, name, _noting_code(former))
 
 
 def _finish_open_runs() -> None:
     for run in list(open_runs):
-        run.finish(**_ending)
+        run.finish(**_ending())
 
 
-def _let_go() -> None:
-    for run in list(open_runs):
-        run.abandon()
+def _ending() -> dict[str, Any]:
+    """Return the arguments of `finish`.
 
-
-def _wrap_exit() -> None:
-    """Learn the code that is given to `sys.exit`, `exit` and `quit`.
-
-    A bare `raise SystemExit(3)` leaves no trace that anybody could read: it counts as a plain end.
+    The interpreter leaves an exception that nobody caught in `sys.last_value`, whoever prints it;
+    in an interactive session that is an old story. A bare `raise SystemExit(3)` leaves no trace
+    that anybody could read: it counts as a plain end.
     """
-    for module, name in ((sys, "exit"), (builtins, "exit"), (builtins, "quit")):
-        if (former := getattr(module, name, None)) is not None:
-            setattr(module, name, _noting_code(former))
+    error = getattr(sys, "last_value", None)
+    if _given_code is not None or error is None or hasattr(sys, "ps1"):
+        return {"exit_code": _given_code or 0}
+    if isinstance(error, KeyboardInterrupt):
+        return {"exit_code": 130, "state": "STOPPED", "reason": "Stopped by SIGINT."}
+    return {"exit_code": 1, "reason": f"{type(error).__name__}: {to_text(error)}"}
 
 
-def _noting_code(former: Callable[[Any], NoReturn]) -> Callable[..., NoReturn]:
-    def exit_noting_code(code: Any = None) -> NoReturn:
-        _ending.update(exit_code=exit_code_of(code))
+def _noting_code(former: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    @functools.wraps(former, updated=())
+    def exit_noting_code(code: Any = None, /) -> NoReturn:
+        global _given_code
+        if threading.current_thread() is threading.main_thread():
+            _given_code = exit_code_of(code)
         former(code)
 
     return exit_noting_code
 
 
-def _wrap_excepthook() -> None:
-    former = sys.excepthook
-
-    def hook(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            _ending.update(exit_code=130, state="STOPPED", reason="Stopped by SIGINT.")
-        else:
-            _ending.update(exit_code=1, reason=f"{kind.__name__}: {to_text(error)}")
-        former(kind, error, traceback)
-
-    sys.excepthook = hook
+def _let_go() -> None:
+    for run in list(open_runs):
+        run.abandon()

@@ -62,18 +62,18 @@ def init(
         raise ValueError(f"resume is {resume!r}; take 'allow', 'never' or 'must'.")
     address = address or os.environ.get("PILLION_ADDRESS") or str(default_address())
     Address.parse(address)
-    run_id = id or uuid.uuid4().hex[:8]
+    run_id = to_text(id or uuid.uuid4().hex[:8])
     start = Start(
         run_id=run_id,
         writer_id=uuid.uuid4().hex,
         resume=resume,
         fields={
-            "project": project or "uncategorized",
-            "name": name or run_id,
-            "group": group,
-            "job_type": job_type,
-            "tags": [to_text(tag) for tag in tags],
-            "notes": notes,
+            "project": to_text(project or "uncategorized"),
+            "name": to_text(name or run_id),
+            "group": to_text(group),
+            "job_type": to_text(job_type),
+            "tags": [to_text(tag) for tag in ([tags] if isinstance(tags, str) else tags)],
+            "notes": to_text(notes),
             "environment": environment(),
             "time_unix_nano": time.time_ns(),
         },

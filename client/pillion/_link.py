@@ -27,6 +27,8 @@ FLUSH_INTERVAL_S = 0.1
 """How long a row may wait for company."""
 UNACKED_BYTES_MAX = 64 * 1024 * 1024
 """Encoded batches that are kept. At the bound nothing more is encoded, and the queue fills."""
+MESSAGE_BYTES_MAX = 1024 * 1024
+"""What the sidecar takes in one message."""
 START_TIMEOUT_S = 10.0
 FINISH_TIMEOUT_S = 10.0
 RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
@@ -84,7 +86,7 @@ class Link:
         self._outgoing: queue.SimpleQueue[bytes | None] | None = None
         """What gRPC sends on the open stream; None ends it. Set while there is a stream."""
         self._journal_id = ""
-        self._acked_rows = self._lost_rows = 0
+        self._acked_rows = self._lost_rows = self._update_count = 0
         self._finish: Finish | None = None
         self._is_busy = self._is_all_encoded = False
         """Busy: rows are in neither queue, they are being encoded."""
@@ -116,7 +118,14 @@ class Link:
             unacked = sum(batch.row_count for batch in self._unacked)
             encoder = self._encoder
             refused = self._lost_rows + (encoder.refused_row_count if encoder else 0)
-            return Counts(len(self._rows), unacked, self._acked_rows, refused)
+            queued = len(self._rows) - self._update_count
+            return Counts(queued, unacked, self._acked_rows, refused)
+
+    def update(self, update: Update) -> None:
+        """Queue a change of config or summary, in order with the rows."""
+        with self._lock:
+            self._update_count += 1
+            self._rows.append(update)
 
     @property
     def refused_value_count(self) -> int:
@@ -164,7 +173,9 @@ class Link:
     def _encode(self, encoder: "Encoder") -> None:
         self._is_busy = True
         rows = self._rows
-        items = [rows.popleft() for _ in range(min(len(rows), _ENCODE_ROWS_MAX))]
+        with self._lock:
+            items = [rows.popleft() for _ in range(min(len(rows), _ENCODE_ROWS_MAX))]
+            self._update_count -= sum(type(item) is Update for item in items)
         try:
             for batch in encoder.encode(items):
                 self._keep(batch)
@@ -213,9 +224,14 @@ class Link:
         with grpc.insecure_channel(str(address), options=_channel_options(address)) as channel:
             metadata = (("authorization", f"Bearer {self._token}"),) if self._token else ()
             stub: Any = pb2_grpc.TelemetryServiceStub(channel)  # type: ignore[no-untyped-call]
-            started = stub.StartRun(
-                self._start_request(pb2), timeout=START_TIMEOUT_S, metadata=metadata
-            )
+            request = self._start_request(pb2)
+            if request.ByteSize() > MESSAGE_BYTES_MAX:
+                self._refuse(
+                    f"What is known of the run takes {request.ByteSize():,} bytes, and "
+                    f"{MESSAGE_BYTES_MAX:,} are taken. Leave something out of its config."
+                )
+                return
+            started = stub.StartRun(request, timeout=START_TIMEOUT_S, metadata=metadata)
             outgoing = self._on_started(started)
             log_metrics = channel.stream_stream(
                 "/pillion.v1.TelemetryService/LogMetrics",
@@ -290,11 +306,7 @@ class Link:
         text = error.details() if isinstance(error, grpc.RpcError) else str(error)
         if code in {getattr(grpc.StatusCode, name) for name in _FINAL_CODES}:
             if not self.is_started:
-                with self._changed:
-                    self.refusal = text
-                    self._changed.notify_all()
-                self.ended.set()
-                self.attempted.set()
+                self._refuse(text)
                 return
             if code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}:
                 self._give_up_first(text)
@@ -307,6 +319,14 @@ class Link:
                     self.address,
                     text,
                 )
+
+    def _refuse(self, text: str) -> None:
+        """Give up for good: the sidecar will never take this run."""
+        with self._changed:
+            self.refusal = text
+            self._changed.notify_all()
+        self.ended.set()
+        self.attempted.set()
 
     def _give_up_first(self, text: str) -> None:
         """Replace the batch that the sidecar will never take, the first that it has not acked."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 from pillion._batch import Update
 from pillion._config import Config, Summary
 from pillion._link import Counts, Finish, Link, Start
-from pillion.plain import Value, to_number, to_text
+from pillion.plain import DEPTH_MAX, Value, to_number, to_text
 
 ROWS_MAX = 100_000
 """Rows that wait to be encoded. Only a sidecar that is away for long, or a loop that does nothing
@@ -29,6 +29,10 @@ START_WAIT_S = 5.0
 FINISH_WAIT_S = 10.0
 """How long `finish` waits for what is left to be on the sidecar's disk."""
 
+REASON_CHARACTERS_MAX = 4096
+
+_STATES = {"FINISHED", "STOPPED", "FAILED"}
+_EXIT_CODE_MIN, _EXIT_CODE_MAX = -(2**31), 2**31 - 1
 _PLAIN_TYPES = frozenset({float, int, bool})
 _CLOSED = -1
 _STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
@@ -96,13 +100,13 @@ class Run:
         """
         try:
             row = dict(data)
+            if not _PLAIN_TYPES.issuperset(map(type, row.values())):
+                row = self._read(row)
             if commit is False or self._uncommitted:
                 row = self._uncommitted = {**self._uncommitted, **row}
                 if commit is False:
                     return
                 self._uncommitted = {}
-            if not _PLAIN_TYPES.issuperset(map(type, row.values())):
-                row = self._read(row)
             if step is None:
                 step = next(self._steps)
             elif type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX:
@@ -123,12 +127,15 @@ class Run:
 
         Args:
             exit_code: 0: FINISHED, else FAILED, unless `state` says otherwise.
-            state: `FINISHED`, `STOPPED` or `FAILED`.
-            reason: Why, for people.
+            state: `FINISHED`, `STOPPED` or `FAILED`; anything else is as if nothing was said.
+            reason: Why, for people; cut at 4,096 characters.
         """
         if self not in open_runs:
             return
         open_runs.discard(self)
+        exit_code = min(max(exit_code, _EXIT_CODE_MIN), _EXIT_CODE_MAX)
+        state = state if state in _STATES else ""
+        reason = to_text(reason)[:REASON_CHARACTERS_MAX]
         if self._uncommitted:
             self.log({})
         self._rows_max = _CLOSED
@@ -189,19 +196,17 @@ class Run:
     def _change(self, kind: str, values: dict[str, Value]) -> None:
         """Queue a change of config or summary, in order with the rows."""
         if self._rows_max != _CLOSED:
-            self._queue.append(Update(kind, values))
+            self._link.update(Update(kind, values))
 
     def _read(self, row: Mapping[Any, Any]) -> dict[str, float | int | bool]:
         """Make a row plain: the slow way, for rows that hold more than numbers."""
         plain: dict[str, float | int | bool] = {}
-        for key, value in _flat(row, ""):
+        for key, value in _flat(row, "", DEPTH_MAX):
             number = to_number(value)
             if number is None:
                 self._refused_value_count += 1
-            elif type(number) in _PLAIN_TYPES:
+            else:
                 plain[key] = number
-            else:  # of a subclass, as numpy's float64
-                plain[key] = float(number) if isinstance(number, float) else int(number)
         return plain
 
     def _refuse(self) -> None:
@@ -251,13 +256,20 @@ def exit_code_of(code: Any) -> int:
     """Return the exit code that the interpreter makes of `SystemExit.code`."""
     if code is None:
         return 0
-    return code if isinstance(code, int) else 1
+    return code & 0xFF if isinstance(code, int) else 1  # a process's parent sees eight bits
 
 
-def _flat(row: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(row: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield what nested mappings hold; one that cannot be read, or too deep, as it is."""
     for key, value in row.items():
         name = f"{prefix}{to_text(key)}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}/")
-        else:
+        nested = None
+        try:
+            if depth and isinstance(value, Mapping):
+                nested = list(_flat(value, f"{name}/", depth - 1))
+        except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
+            nested = None
+        if nested is None:
             yield name, value
+        else:
+            yield from nested

@@ -29,7 +29,7 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Read `unix:PATH` or `HOST:PORT`; an IPv6 host stands in brackets."""
-        if text.startswith("unix:"):
+        if text.startswith("unix:") and text.rstrip("/.") != "unix:":
             try:
                 path = Path(text.removeprefix("unix:").removeprefix("//")).expanduser().absolute()
             except RuntimeError as error:  # ~somebody whom nobody knows

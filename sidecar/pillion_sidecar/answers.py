@@ -137,7 +137,7 @@ def _page_key(token: str) -> PageKey | None:
     if not token:
         return None
     time_unix_nano, _, run_id = token.partition(":")
-    if not re.fullmatch("[0-9]{1,18}|[0-8][0-9]{18}", time_unix_nano):
+    if not re.fullmatch("[0-9]{1,19}", time_unix_nano) or int(time_unix_nano) >= 2**63:
         raise PeerError("page_token: take it from the page before, as it is.")
     return int(time_unix_nano), RunId(run_id)
 

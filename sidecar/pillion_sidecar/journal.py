@@ -26,6 +26,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,7 @@ class Journal:
     def _failed(self, cause: sqlite3.Error) -> LimitError | DiskError:
         """Forget what was not committed; stop for good unless the disk is merely full."""
         self._roll_back()
-        if cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             return LimitError(
                 "The disk that holds the journal is full; nothing of this was kept. "
                 "Free some room: intake goes on by itself.",
@@ -266,8 +267,8 @@ class Journal:
     def _roll_back(self) -> None:
         self._runs.clear()
         self._writers.clear()
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # a disk that failed may fail this too; nothing depends on it
+            self._db.rollback()
 
     def _start(self, start: RunStart, may_resume: bool, must_resume: bool) -> Started:
         run = self._run(start.run_id)
@@ -499,5 +500,6 @@ def _create(db: sqlite3.Connection) -> None:
 def _meta(db: sqlite3.Connection, key: str) -> str:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     if row is None:
-        raise SettingsError("The file has the tables of a journal, but not what stands in them.")
+        (file,) = (row[2] for row in db.execute("PRAGMA database_list") if row[1] == "main")
+        raise SettingsError(f"{file} has a journal's tables, but not what stands in them.")
     return str(row[0])

@@ -27,6 +27,13 @@ class _Writer:
     stream_count: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """A stream that keeps a writer alive; to be given back when it ends."""
+
+    writer: _Writer
+
+
 class Liveness:
     """Knows the writers that have not ended. Used from the event loop only."""
 
@@ -54,16 +61,20 @@ class Liveness:
         writer = (RunId(run_id), WriterId(writer_id))
         return {writer} & self._writers.keys()
 
-    def stream_opened(self, run_id: RunId, writer_id: WriterId) -> None:
+    def stream_opened(self, run_id: RunId, writer_id: WriterId) -> OpenStream:
         """Note that a stream of this writer is open; one that had ended lives again."""
         writer = self._writers.setdefault((run_id, writer_id), _Writer(None, self._monotonic()))
         writer.stream_count += 1
+        return OpenStream(writer)
 
-    def stream_closed(self, run_id: RunId, writer_id: WriterId) -> None:
+    def stream_closed(self, stream: OpenStream) -> None:
         """Note that a stream has ended."""
-        if writer := self._writers.get((run_id, writer_id)):
-            writer.heard_s = self._monotonic()
-            writer.stream_count -= 1
+        stream.writer.heard_s = self._monotonic()
+        stream.writer.stream_count -= 1
+
+    def knows(self, run_id: RunId, writer_id: WriterId) -> bool:
+        """Tell whether this writer is looked after."""
+        return (run_id, writer_id) in self._writers
 
     def remove(self, run_id: RunId, writer_id: WriterId) -> None:
         """Look after a writer no longer: it has ended."""

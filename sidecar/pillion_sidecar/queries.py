@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pillion._version import __version__
 from pillion.v1 import run_pb2, telemetry_service_pb2
 from pillion_sidecar import answers
+from pillion_sidecar.compare import check_run_ids
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import StateError
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
@@ -60,6 +61,7 @@ class Queries:
         self, request: telemetry_service_pb2.CompareRequest
     ) -> telemetry_service_pb2.CompareResponse:
         """Answer `Compare`."""
+        check_run_ids(list(request.run_ids))  # before anything is read
         return await self._answer(answers.compare_runs, request, await self._ends(request.run_ids))
 
     async def status(

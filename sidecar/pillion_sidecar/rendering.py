@@ -4,6 +4,7 @@ The JSON shapes are part of the interface and described in `docs/cli.md`.
 """
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ _STATE_STYLES = {
 }
 _DIRECTION_NAMES = {run_pb2.DIRECTION_LOWER: "lower", run_pb2.DIRECTION_HIGHER: "higher"}
 _DIRECTIONS = {run_pb2.DIRECTION_LOWER: "↓", run_pb2.DIRECTION_HIGHER: "↑"}
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_MIN, _WHOLE_MAX = 1e4, 1e9
 """Between these, the digits behind the point tell nobody anything."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -43,8 +45,8 @@ def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
         )
         table.add_row(
             run.run_id,
-            run.name,
-            run.project,
+            user_text(run.name),
+            user_text(run.project),
             state_text(run),
             f"{run.row_count:,}",
             f"{run.last_step:,}" if run.HasField("last_step") else "-",
@@ -60,10 +62,10 @@ def comparison_view(response: pb2.CompareResponse) -> RenderableType:
     names = _short_names(response.runs)
     metrics = Table("METRIC", "", "", box=None, pad_edge=False, header_style="bold")
     for name in names:
-        metrics.add_column(name, justify="right")
+        metrics.add_column(user_text(name), justify="right")
     for metric in response.metrics:
         metrics.add_row(
-            metric.key,
+            user_text(metric.key),
             _DIRECTIONS.get(metric.direction, ""),
             "last",
             *(_figure_text(one, "last") for one in metric.statistics),
@@ -81,12 +83,12 @@ def comparison_view(response: pb2.CompareResponse) -> RenderableType:
     if response.config_differences:
         config = Table("CONFIG", box=None, pad_edge=False, header_style="bold")
         for name in names:
-            config.add_column(name, justify="right")
+            config.add_column(user_text(name), justify="right")
         for difference in response.config_differences:
             config.add_row(
-                difference.key,
+                user_text(difference.key),
                 *(
-                    str(from_any_value(setting.value)) if setting.HasField("value") else "-"
+                    user_text(from_any_value(setting.value) if setting.HasField("value") else "-")
                     for setting in difference.settings
                 ),
             )
@@ -102,8 +104,9 @@ def best_sentence(response: pb2.CompareResponse) -> str:
     metric = next(metric for metric in response.metrics if metric.key == response.metric)
     figure = next(one for one in metric.statistics if one.run_id == best.run_id)
     name = best.name if best.name == best.run_id else f"{best.name} ({best.run_id})"
-    return (
-        f"Best by {metric.key}: {name} with {number_text(figure.best)} at step {figure.best_step}."
+    return _CONTROLS.sub(
+        "",
+        f"Best by {metric.key}: {name} with {number_text(figure.best)} at step {figure.best_step}.",
     )
 
 
@@ -122,7 +125,7 @@ def status_view(response: pb2.GetStatusResponse) -> RenderableType:
             _state_name(run),
             f"{run.journaled_row_count:,}",
             *(f"{delivered[sink].delivered_row_count:,}" for sink in sinks),
-            "; ".join(troubles),
+            user_text("; ".join(troubles)),
         )
     where = f"Version {response.version}, W&B {response.wandb.mode}, data in {response.data_dir}"
     parts: list[RenderableType] = [response.sentence, where]
@@ -232,6 +235,11 @@ def state_text(run: run_pb2.Run) -> Text:
     return Text(name, style=_STATE_STYLES.get(name, ""))
 
 
+def user_text(value: object) -> Text:
+    """Show what a user named as it is: no markup, and nothing that controls the terminal."""
+    return Text(_CONTROLS.sub("", str(value)))
+
+
 def number_text(value: object) -> str:
     """Show a number in five digits or whole; a dash for none."""
     match value:
@@ -264,8 +272,11 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
         [finite[len(finite) * i // width] for i in range(width)] if len(finite) > width else finite
     )
     low, high = min(picked), max(picked)
-    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0
-    return "".join(_BLOCKS[round((value - low) * scale)] for value in picked)
+    half_range = high / 2 - low / 2  # of halves, since the range itself may be no float
+    if not half_range:
+        return "".join(_BLOCKS[-1 if value > low else 0] for value in picked)
+    top = len(_BLOCKS) - 1
+    return "".join(_BLOCKS[round((value / 2 - low / 2) / half_range * top)] for value in picked)
 
 
 def _short_names(runs: Sequence[run_pb2.Run]) -> list[str]:

@@ -28,7 +28,7 @@ from pillion_sidecar.errors import (
     SinkError,
     StateError,
 )
-from pillion_sidecar.journal import Journal
+from pillion_sidecar.journal import Journal, Started
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import RunId, WriterId
@@ -71,14 +71,21 @@ class TelemetryService:
     ) -> telemetry_service_pb2.StartRunResponse:
         """See the contract."""
         start = check_start(request)
-        started = await asyncio.wrap_future(
+        durable = asyncio.wrap_future(
             self._journal.start(
                 start,
                 may_resume=request.resume != telemetry_service_pb2.RESUME_POLICY_NEVER,
                 must_resume=request.resume == telemetry_service_pb2.RESUME_POLICY_MUST,
             )
         )
-        self._liveness.add(start.run_id, start.writer_id, start.environment)
+
+        def look_after(done: asyncio.Future[Started]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._liveness.add(start.run_id, start.writer_id, start.environment)
+
+        # Also of a caller that has gone meanwhile: its run is on disk all the same.
+        durable.add_done_callback(look_after)
+        started = await asyncio.shield(durable)
         return telemetry_service_pb2.StartRunResponse(
             run_id=start.run_id,
             writer_id=start.writer_id,
@@ -94,9 +101,10 @@ class TelemetryService:
         """See the contract. Messages come as bytes: they are checked, then journaled."""
         in_flight: asyncio.Queue[tuple[RunId, WriterId, asyncio.Future[int]] | Exception | None]
         in_flight = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
-        writers = self._liveness.known_in(context.invocation_metadata())
-        for writer in writers:
-            self._liveness.stream_opened(*writer)
+        streams = {
+            writer: self._liveness.stream_opened(*writer)
+            for writer in self._liveness.known_in(context.invocation_metadata())
+        }
 
         async def take_in() -> None:
             end: Exception | None = None
@@ -126,16 +134,18 @@ class TelemetryService:
                     raise batch
                 run_id, writer_id, durable = batch
                 acked_sequence = await durable
-                if (run_id, writer_id) not in writers:
-                    writers.add((run_id, writer_id))
-                    self._liveness.stream_opened(run_id, writer_id)
+                if (run_id, writer_id) not in streams or not self._liveness.knows(
+                    run_id, writer_id
+                ):
+                    stream = self._liveness.stream_opened(run_id, writer_id)
+                    streams[run_id, writer_id] = stream
                 yield telemetry_service_pb2.LogMetricsResponse(
                     run_id=run_id, writer_id=writer_id, acked_sequence=acked_sequence
                 )
         finally:
             reading.cancel()
-            for writer in writers:
-                self._liveness.stream_closed(*writer)
+            for stream in streams.values():
+                self._liveness.stream_closed(stream)
 
     async def FinishRun(  # noqa: N802
         self, request: telemetry_service_pb2.FinishRunRequest, _context: _Context

@@ -105,13 +105,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings calls it so
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then variables, then the file named by PILLION_SETTINGS."""
-        file = os.environ.get("PILLION_SETTINGS")
-        if not file:
-            return (init_settings, env_settings)
-        with Path(file).open("rb"):  # the source takes a missing file for an empty one
-            toml = TomlConfigSettingsSource(settings_cls, Path(file))
-        return (init_settings, env_settings, toml)
+        """Flags, then variables, then the file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
     @property
     def address(self) -> Address:
@@ -149,10 +144,16 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
     Raises:
         SettingsError: Something is wrong; all mistakes are named at once.
     """
-    if file is not None:
-        os.environ["PILLION_SETTINGS"] = str(file)
+    if file is None and (named := os.environ.get("PILLION_SETTINGS")):
+        file = Path(named)
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        if file is not None:
+            file.open("rb").close()  # the source takes a missing file for an empty one
+        return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         mistakes = [
             f"{'.'.join(str(part) for part in mistake['loc'])}: "

@@ -115,12 +115,8 @@ class Courier:
         """Yield what the sidecar has not been told yet."""
         for run_id in list(self._unfinished):
             run = self._runs[run_id]
-            if run.handed is None:
-                position, row_count = run.reported[:2] if run.reported else (Offset(0), 0)
-            else:
-                position = self._sink.position(run_id)
-                row_count = self._sink.row_count(run_id)
-            report = (position, row_count, run.error)
+            report = self._report(run_id, run)
+            position = report[0]
             if report != run.reported:
                 run.reported = report
                 offset, row_count, error = report
@@ -130,6 +126,16 @@ class Courier:
         if not self._unfinished and self._through != self._seen:
             self._through = self._seen
             yield {"through": self._through}
+
+    def _report(self, run_id: RunId, run: _Run) -> tuple[Offset, int, str]:
+        """Ask the sink how far it is; while it cannot tell, what it told last stands."""
+        if run.handed is not None:
+            try:
+                return self._sink.position(run_id), self._sink.row_count(run_id), run.error
+            except SinkError as error:
+                run.handed, run.error = None, str(error)
+        position, row_count = run.reported[:2] if run.reported else (Offset(0), 0)
+        return position, row_count, run.error
 
     @property
     def is_idle(self) -> bool:

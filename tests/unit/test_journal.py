@@ -1,0 +1,978 @@
+"""The journal: what an ack means, what is refused, and what is left after any kind of end."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import closing, contextmanager
+from itertools import pairwise, permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from pillion.process import ProcessIdentity
+from pillion_sidecar.errors import DiskError, LimitError, SettingsError, StateError
+from pillion_sidecar.journal import FORMAT, GROUP_ENTRIES_MAX, Ended, Journal, Started
+from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
+from pillion_sidecar.records import (
+    Environment,
+    RunFinish,
+    RunId,
+    RunStart,
+    RunState,
+    WriterId,
+    decode_finish,
+)
+
+RUN, OTHER_RUN = RunId("run"), RunId("other-run")
+WRITER, OTHER_WRITER = WriterId("w"), WriterId("v")
+WAIT_S = 60.0
+ENDS = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.CRASHED)
+
+
+class Books:
+    """A journal in a file, with what it has told of itself."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.commit_count = 0
+        self.fatal: list[DiskError] = []
+        self.journal = self._open()
+
+    def start(self, run_id: RunId = RUN, writer_id: WriterId = WRITER, **how: bool) -> Started:
+        """Start a run and wait for it."""
+        return self.journal.start(start_of(run_id, writer_id), **how).result(WAIT_S)
+
+    def submit(
+        self,
+        sequence: int,
+        payload: bytes | None = None,
+        run_id: RunId = RUN,
+        writer_id: WriterId = WRITER,
+        **more: int,
+    ) -> Future[int]:
+        """Hand over a batch."""
+        fields = {"row_count": 1, **more}
+        content = payload_of(sequence) if payload is None else payload
+        return self.journal.append(run_id, writer_id, sequence, content, **fields)
+
+    def append(self, sequence: int, *args: Any, **more: Any) -> int:
+        """Hand over a batch and wait for its ack."""
+        return self.submit(sequence, *args, **more).result(WAIT_S)
+
+    def finish(
+        self,
+        last_sequence: int | None,
+        state: RunState = RunState.FINISHED,
+        run_id: RunId = RUN,
+        writer_id: WriterId = WRITER,
+    ) -> Ended:
+        """End a writer and wait for it."""
+        finish = finish_of(run_id, writer_id, state)
+        return self.journal.finish(finish, last_sequence=last_sequence).result(WAIT_S)
+
+    def entries(self, run_id: RunId = RUN) -> list[Entry]:
+        """Read what is on disk of a run."""
+        with JournalReader(self.path) as reader:
+            return reader.entries(run_id, after=0, bytes_max=1 << 30)
+
+    def sequences(self, run_id: RunId = RUN) -> list[int]:
+        """Read the numbers of a run's batches, in the order in which they are on disk."""
+        return [e.sequence for e in self.entries(run_id) if e.kind is EntryKind.BATCH]
+
+    def state(self, run_id: RunId = RUN) -> RunState | None:
+        """Read how a run stands."""
+        with JournalReader(self.path) as reader:
+            run = reader.run(run_id)
+        return run.state if run else None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the journal's thread busy: what is handed over meanwhile shares the next commit."""
+        entered, leave = threading.Event(), threading.Event()
+
+        def occupy() -> None:
+            entered.set()
+            leave.wait(WAIT_S)
+
+        occupied = self.journal._submit(occupy)
+        assert entered.wait(WAIT_S)
+        try:
+            yield
+        finally:
+            leave.set()
+        wait([occupied], WAIT_S)
+
+    def reopen(self) -> None:
+        """Close the journal and open it anew."""
+        self.close()
+        self.journal = self._open()
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self.journal._thread.is_alive():
+            self.journal.close()
+
+    def _open(self) -> Journal:
+        return Journal(self.path, on_commit=self._on_commit, on_fatal=self.fatal.append)
+
+    def _on_commit(self) -> None:
+        self.commit_count += 1
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    """Open a new journal."""
+    books = Books(tmp_path / "journal.db")
+    yield books
+    books.close()
+
+
+def start_of(run_id: RunId = RUN, writer_id: WriterId = WRITER, **changed: Any) -> RunStart:
+    """Make a start that says little but what is given."""
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "writer_id": writer_id,
+        "project": "demo",
+        "name": "a name",
+        "group": "",
+        "job_type": "",
+        "tags": (),
+        "notes": "",
+        "config": {},
+        "environment": Environment(),
+        "time_unix_nano": 1,
+    }
+    return RunStart(**fields | changed)
+
+
+def finish_of(run_id: RunId, writer_id: WriterId, state: RunState) -> RunFinish:
+    """Make an end."""
+    exit_code = 0 if state is RunState.FINISHED else 1
+    return RunFinish(run_id, writer_id, state, exit_code, "said so", {}, 2)
+
+
+def payload_of(sequence: int) -> bytes:
+    """Make the content of a batch, another for each number."""
+    return b"batch %d " % sequence * 20
+
+
+# What an ack means.
+
+
+def test_ack_is_sent_only_after_commit(books: Books) -> None:
+    """At the moment of the ack another connection already reads the batch."""
+    books.start()
+    read: list[list[int]] = []
+    told = threading.Event()
+
+    def on_ack(_: Future[int]) -> None:
+        read.append(books.sequences())
+        told.set()
+
+    with books.held():
+        books.submit(1).add_done_callback(on_ack)
+    assert told.wait(WAIT_S)
+    assert read == [[1]]
+
+
+def test_nothing_is_acked_within_the_transaction(books: Books) -> None:
+    """COMMIT is executed before the first ack of its group is given."""
+    books.start()
+    events: list[str] = []
+    with books.held():
+        books.journal._db.set_trace_callback(lambda sql: events.append(sql.split()[0]))
+        for sequence in (1, 2):
+            books.submit(sequence).add_done_callback(lambda _: events.append("ack"))
+    books.append(2)  # both callbacks have run when this one is acked
+    first = events.index("BEGIN")
+    assert [e for e in events[first:] if e in {"BEGIN", "COMMIT", "ack"}][:4] == [
+        *("BEGIN", "COMMIT", "ack", "ack")
+    ]
+
+
+def test_each_commit_is_synced(books: Books) -> None:
+    """The journal is in WAL mode and syncs the log with every commit."""
+    assert books.journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert books.journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_what_has_queued_up_shares_one_commit(books: Books) -> None:
+    """Whatever comes while a commit runs goes into the next one, together."""
+    books.start()
+    with books.held():
+        futures = [books.submit(sequence) for sequence in range(1, 11)]
+        before = books.commit_count
+    assert [future.result(WAIT_S) for future in futures] == list(range(1, 11))
+    books.append(10)
+    assert books.commit_count - before == 3  # the one that held, the ten, the last
+
+
+def test_group_is_bounded(books: Books) -> None:
+    """No more than `GROUP_ENTRIES_MAX` changes share a commit; the rest waits for the next."""
+    books.start()
+    with books.held():
+        futures = [books.submit(sequence) for sequence in range(1, GROUP_ENTRIES_MAX + 2)]
+        before = books.commit_count
+    assert futures[-1].result(WAIT_S) == GROUP_ENTRIES_MAX + 1
+    books.append(1)
+    assert books.commit_count - before == 4  # the one that held, the full, the rest, the last
+
+
+def test_refusal_harms_nothing_else_in_its_group(books: Books) -> None:
+    """Of a group with a bad batch all others are kept."""
+    books.start()
+    with books.held():
+        first, gap, second = books.submit(1), books.submit(3), books.submit(2)
+    assert (first.result(WAIT_S), second.result(WAIT_S)) == (1, 2)
+    with pytest.raises(StateError):
+        gap.result(WAIT_S)
+    assert books.sequences() == [1, 2]
+
+
+# Numbers: gaps, duplicates, conflicts, lost ranges.
+
+
+def test_gap_is_refused_with_the_expected_number(books: Books) -> None:
+    """A batch that comes too early is refused, and the refusal names the one that is next."""
+    books.start()
+    books.append(1)
+    with pytest.raises(StateError, match="Send 2 first") as refusal:
+        books.append(3)
+    assert refusal.value.reason == "SEQUENCE_GAP"
+    assert refusal.value.facts == {"expected_sequence": "2"}
+    assert books.append(2) == 2
+
+
+def test_duplicate_is_acked_and_dropped(books: Books) -> None:
+    """A batch that is on disk already is acked with the last number, and kept once."""
+    books.start()
+    for sequence in (1, 2, 3):
+        books.append(sequence)
+    before = books.entries()
+    assert books.append(2) == 3
+    assert books.entries() == before
+
+
+def test_duplicate_within_a_group_is_kept_once(books: Books) -> None:
+    """Also a batch whose first copy is not committed yet is a duplicate."""
+    books.start()
+    with books.held():
+        futures = [books.submit(1), books.submit(1), books.submit(2)]
+    assert [future.result(WAIT_S) for future in futures] == [1, 1, 2]
+    assert books.sequences() == [1, 2]
+
+
+def test_duplicate_is_acked_after_its_entry_was_deleted(books: Books) -> None:
+    """Of a batch that was delivered and deleted the number alone is known; it is acked."""
+    books.start()
+    books.append(1)
+    books.close()
+    delete_entries(books.path)
+    books.reopen()
+    assert books.append(1, b"something else") == 1
+    assert books.entries() == []
+
+
+def test_other_content_under_the_same_number_is_refused(books: Books) -> None:
+    """Two processes that use one writer id are told so; the first content stays."""
+    books.start()
+    books.append(1, b"mine")
+    with pytest.raises(StateError) as refusal:
+        books.append(1, b"yours")
+    assert refusal.value.reason == "SEQUENCE_CONFLICT"
+    assert [entry.payload for entry in books.entries()][1:] == [b"mine"]
+    assert books.append(2) == 2
+
+
+@pytest.mark.parametrize(
+    ("run_id", "writer_id"), [(RUN, OTHER_WRITER), (OTHER_RUN, WRITER)], ids=["writer", "run"]
+)
+def test_unknown_writer_is_refused(books: Books, run_id: RunId, writer_id: WriterId) -> None:
+    """Batches and ends of a writer that never started are refused."""
+    books.start()
+    with pytest.raises(StateError) as refusal:
+        books.append(1, run_id=run_id, writer_id=writer_id)
+    assert refusal.value.reason == "WRITER_UNKNOWN"
+    with pytest.raises(StateError) as refusal:
+        books.finish(0, run_id=run_id, writer_id=writer_id)
+    assert refusal.value.reason == "WRITER_UNKNOWN"
+
+
+def test_lost_range_takes_the_place_of_its_batches(books: Books) -> None:
+    """A batch that stands for 2 to 5 follows 1 and is followed by 6; it holds no rows."""
+    books.start()
+    books.append(1)
+    assert books.append(5, row_count=0, first_sequence=2) == 5
+    assert books.append(3) == 5  # comes too late; it was given up
+    assert books.append(6) == 6
+    assert books.sequences() == [1, 5, 6]
+    assert [entry.first_ordinal for entry in books.entries()] == [0, 0, 1, 1]
+
+
+def test_lost_range_leaves_no_gap(books: Books) -> None:
+    """A lost range that begins too late is refused like any gap."""
+    books.start()
+    with pytest.raises(StateError) as refusal:
+        books.append(5, row_count=0, first_sequence=2)
+    assert refusal.value.facts == {"expected_sequence": "1"}
+
+
+# Ordinals, offsets and watermarks.
+
+
+def test_ordinals_continue_across_writers_and_restarts(books: Books) -> None:
+    """Each row of a run has its own number, whoever logged it and whenever."""
+    books.start()
+    books.append(1, row_count=3)
+    books.reopen()
+    assert books.start(writer_id=OTHER_WRITER) == Started(0, is_resumed=True, next_ordinal=3)
+    books.append(1, writer_id=OTHER_WRITER, row_count=2)
+    books.append(2, row_count=4)
+    books.reopen()
+    assert books.start().next_ordinal == 9
+    batches = [entry for entry in books.entries() if entry.kind is EntryKind.BATCH]
+    assert [(e.first_ordinal, e.row_count) for e in batches] == [(0, 3), (3, 2), (5, 4)]
+
+
+def test_ordinals_are_per_run(books: Books) -> None:
+    """Rows of one run do not move the numbers of another."""
+    books.start()
+    books.append(1, row_count=3)
+    assert books.start(OTHER_RUN) == Started(0, is_resumed=False, next_ordinal=0)
+    books.append(1, run_id=OTHER_RUN)
+    assert [entry.first_ordinal for entry in books.entries(OTHER_RUN)] == [0, 0]
+
+
+def test_offsets_are_beyond_those_of_a_journal_that_was_lost(tmp_path: Path) -> None:
+    """A journal that was made anew begins behind the one before: no cursor fits both."""
+    offsets = []
+    for name in ("lost.db", "new.db"):
+        books = Books(tmp_path / name)
+        books.start()
+        with JournalReader(books.path) as reader:
+            assert books.entries()[0].offset == reader.first_offset()
+        offsets.append(books.entries()[-1].offset)
+        books.close()
+    assert offsets[0] < offsets[1]
+
+
+def test_offsets_never_repeat_after_entries_are_deleted(books: Books) -> None:
+    """A cursor may rely on it: what is behind it has a larger offset than all that ever was."""
+    books.start()
+    books.append(1)
+    last = books.entries()[-1].offset
+    books.close()
+    delete_entries(books.path)
+    books.reopen()
+    books.append(2)
+    assert [entry.offset for entry in books.entries()] == [last + 1]
+
+
+def test_watermark_survives_a_restart(books: Books) -> None:
+    """A writer that comes back learns its last number on disk, and goes on behind it."""
+    books.start()
+    for sequence in (1, 2, 3):
+        books.append(sequence)
+    journal_id = books.journal.id
+    books.reopen()
+    assert books.journal.id == journal_id
+    assert books.start() == Started(3, is_resumed=True, next_ordinal=3)
+    assert books.append(4) == 4
+
+
+def test_journal_ids_differ(tmp_path: Path) -> None:
+    """A journal that was lost and made anew has another id, so that writers notice."""
+    ids = set()
+    for name in ("a.db", "b.db"):
+        books = Books(tmp_path / name)
+        ids.add(books.journal.id)
+        books.close()
+    assert len(ids) == 2
+
+
+# Starts and ends.
+
+
+def test_start_of_a_living_writer_writes_nothing(books: Books) -> None:
+    """A start that is repeated because its answer was lost changes nothing."""
+    assert books.start() == Started(0, is_resumed=False, next_ordinal=0)
+    assert books.start() == Started(0, is_resumed=True, next_ordinal=0)
+    assert [entry.kind for entry in books.entries()] == [EntryKind.START]
+
+
+def test_resume_never_refuses_a_run_that_exists(books: Books) -> None:
+    """With `never` a new writer may not join; the run's own writer may repeat its start."""
+    books.start(may_resume=False)
+    assert books.start(may_resume=False).is_resumed
+    with pytest.raises(StateError) as refusal:
+        books.start(writer_id=OTHER_WRITER, may_resume=False)
+    assert refusal.value.reason == "RUN_EXISTS"
+    with pytest.raises(StateError):  # nothing of the refused start was kept
+        books.append(1, writer_id=OTHER_WRITER)
+
+
+def test_resume_must_refuses_a_run_that_does_not_exist(books: Books) -> None:
+    """With `must` a mistyped id makes no new run."""
+    with pytest.raises(StateError) as refusal:
+        books.start(must_resume=True)
+    assert refusal.value.reason == "RUN_UNKNOWN"
+    assert books.state() is None
+    books.start()
+    assert books.start(writer_id=OTHER_WRITER, must_resume=True).is_resumed
+
+
+def test_run_ends_only_with_its_last_writer(books: Books) -> None:
+    """While a writer lives the run does; the last one's end is the run's."""
+    books.start()
+    books.start(writer_id=OTHER_WRITER)
+    books.append(1, row_count=2)
+    assert books.finish(1) == Ended(RunState.RUNNING, 2)
+    assert books.state() is RunState.RUNNING
+    assert books.finish(0, writer_id=OTHER_WRITER) == Ended(RunState.FINISHED, 2)
+    assert books.state() is RunState.FINISHED
+    kinds = [entry.kind for entry in books.entries()]
+    assert kinds[-2:] == [EntryKind.FINISH, EntryKind.END]
+
+
+@pytest.mark.parametrize(("first", "second"), list(permutations(ENDS, 2)))
+def test_worst_end_of_all_writers_is_the_runs(
+    books: Books, first: RunState, second: RunState
+) -> None:
+    """In whatever order the writers end, the run's end is the worst of theirs."""
+    books.start()
+    books.start(writer_id=OTHER_WRITER)
+    books.finish(0, first)
+    worst = max(first, second)
+    assert books.finish(0, second, writer_id=OTHER_WRITER).state is worst
+    assert books.state() is worst
+    payload = books.entries()[-1].payload
+    assert payload is not None
+    end = decode_finish(payload)
+    assert (end.state, end.exit_code) == (worst, 1 if worst is second else None)
+    assert end.reason == (
+        "said so" if worst is second else f"Another writer had ended as {first.name}."
+    )
+
+
+def test_finish_never_overtakes_data(books: Books) -> None:
+    """An end is refused while batches up to the writer's last one are missing."""
+    books.start()
+    books.append(1)
+    with pytest.raises(StateError) as refusal:
+        books.finish(2)
+    assert refusal.value.reason == "SEQUENCE_GAP"
+    assert refusal.value.facts == {"expected_sequence": "2"}
+    assert books.state() is RunState.RUNNING
+    books.append(2)
+    assert books.finish(2).state is RunState.FINISHED
+
+
+def test_writer_that_vanished_ends_where_it_was(books: Books) -> None:
+    """If nobody knows the last number, the writer ends with what is on disk."""
+    books.start()
+    books.append(1)
+    assert books.finish(None, RunState.CRASHED) == Ended(RunState.CRASHED, 1)
+
+
+def test_second_finish_changes_nothing(books: Books) -> None:
+    """An end that is repeated because its answer was lost is answered again, and kept once."""
+    books.start()
+    first = books.finish(0, RunState.FAILED)
+    before = books.entries()
+    assert books.finish(0, RunState.FINISHED) == first
+    assert books.entries() == before
+
+
+def test_batch_after_the_end_reopens_the_run(books: Books) -> None:
+    """Rows that come late are kept, and the run lives until it is ended again."""
+    books.start()
+    books.finish(0, RunState.CRASHED)
+    assert books.append(1) == 1
+    assert books.state() is RunState.RUNNING
+    assert books.finish(1).state is RunState.FINISHED
+
+
+def test_start_after_the_end_reopens_the_run(books: Books) -> None:
+    """A writer that comes back goes on behind its last number."""
+    books.start()
+    books.append(1)
+    books.finish(1, RunState.CRASHED)
+    assert books.start() == Started(1, is_resumed=True, next_ordinal=1)
+    assert books.state() is RunState.RUNNING
+    assert [entry.kind for entry in books.entries()][-1] is EntryKind.START
+
+
+def test_live_writers_are_those_that_have_not_ended(books: Books) -> None:
+    """After a restart it is known who must be looked after, and where it runs."""
+    here = Environment(
+        host="a", process=ProcessIdentity("boot", 1, 2, 3), program="train.py", platform="Linux"
+    )
+    books.start(OTHER_RUN)
+    books.finish(0, run_id=OTHER_RUN)
+    books.journal.start(start_of(environment=here)).result(WAIT_S)
+    books.reopen()
+    assert books.journal.live_writers() == [(RUN, WRITER, here)]
+
+
+# Futures that nobody waits for, and the close.
+
+
+def test_cancelled_change_is_left_out(books: Books) -> None:
+    """A caller that goes away in time takes its change back; the others are served."""
+    books.start()
+    with books.held():
+        first, second = books.submit(1, b"taken back"), books.submit(1, b"kept")
+        assert first.cancel()
+    assert second.result(WAIT_S) == 1
+    assert books.entries()[-1].payload == b"kept"
+
+
+def test_change_being_made_cannot_be_taken_back(books: Books) -> None:
+    """Once a change is part of a group it is made, whether its caller waits or not."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def occupy() -> str:
+        entered.set()
+        leave.wait(WAIT_S)
+        return "made"
+
+    future = books.journal._submit(occupy)
+    assert entered.wait(WAIT_S)
+    assert not future.cancel()
+    leave.set()
+    assert future.result(WAIT_S) == "made"
+
+
+def test_close_commits_what_was_handed_over(books: Books) -> None:
+    """Nothing that was handed over before the close is left in the queue."""
+    books.start()
+    with books.held():
+        futures = [books.submit(sequence) for sequence in range(1, 101)]
+    books.close()
+    assert [future.result(timeout=0) for future in futures] == list(range(1, 101))
+    assert books.sequences() == list(range(1, 101))
+
+
+def test_close_ends_the_thread_whatever_comes_behind_it(books: Books) -> None:
+    """A change that is handed over while the journal closes does not keep it open."""
+    books.start()
+    with books.held():
+        books.journal._queue.put(None)  # what `close` does, before it waits
+        books.submit(1)
+    probe = books.journal._submit(lambda: None)
+    while books.journal._thread.is_alive() and not probe.done():
+        books.journal._thread.join(0.01)
+    assert not books.journal._thread.is_alive()
+
+
+def test_every_caller_is_answered(books: Books) -> None:
+    """A change that cannot be encoded is refused; it harms neither its caller nor its group."""
+    with books.held():
+        before, odd, after = (
+            books.journal.start(start_of(writer_id=WriterId(name), time_unix_nano=time))
+            for name, time in (("a", 1), ("b", 2**63), ("c", 2))
+        )
+    assert isinstance(odd.exception(WAIT_S), ValueError)
+    assert before.result(WAIT_S) == Started(0, is_resumed=False, next_ordinal=0)
+    assert after.result(WAIT_S) == Started(0, is_resumed=True, next_ordinal=0)
+    assert [entry.writer_id for entry in books.entries()] == ["a", "c"]
+    assert books.fatal == []
+
+
+# What cannot be opened.
+
+
+def test_newer_format_is_refused(books: Books) -> None:
+    """A journal of a newer Pillion is not opened, and not changed."""
+    books.start()
+    books.close()
+    with closing(sqlite3.connect(books.path)) as db, db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT + 1,))
+    with pytest.raises(SettingsError, match=f"is of format {FORMAT + 1}"):
+        books.reopen()
+    assert len(books.entries()) == 1
+
+
+def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """Somebody else's file is refused, and left as it is."""
+    path = tmp_path / "journal.db"
+    content = b"something quite different\n" * 100
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match="not a journal"):
+        Books(path)
+    assert path.read_bytes() == content
+
+
+def test_database_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """A database without our tables is refused."""
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE songs (title)")
+    with pytest.raises(SettingsError, match="not a journal"):
+        Books(path)
+
+
+def test_database_with_another_meta_table_is_refused(tmp_path: Path) -> None:
+    """The store's file, which has a table `meta` too, is refused."""
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT)")
+        db.execute("INSERT INTO meta VALUES ('store_format', '1')")
+    with pytest.raises(SettingsError):
+        Books(path)
+
+
+def test_file_that_cannot_be_opened_is_the_disks_fault(tmp_path: Path) -> None:
+    """A directory in the journal's place is told as what it is."""
+    (tmp_path / "journal.db").mkdir()
+    with pytest.raises(DiskError, match="cannot be opened"):
+        Books(tmp_path / "journal.db")
+
+
+# A disk that is full, and one that fails.
+
+
+def test_full_disk_refuses_and_intake_goes_on_when_there_is_room(books: Books) -> None:
+    """Nothing of a refused batch is kept, and the same batch is taken once there is room."""
+    books.start()
+    books.append(1)
+    with full_disk(books):
+        with pytest.raises(LimitError) as refusal:
+            books.append(2, bytes(100_000))
+        assert refusal.value.reason == "DISK_FULL"
+        assert books.sequences() == [1]
+    assert books.append(2, bytes(100_000)) == 2
+    assert [entry.first_ordinal for entry in books.entries()] == [0, 0, 1]
+    assert books.fatal == []
+
+
+def test_full_disk_refuses_a_group_as_a_whole(books: Books) -> None:
+    """Of a group that does not fit nothing is kept, also not what came before in it."""
+    books.start()
+    with full_disk(books):
+        with books.held():
+            futures = [books.submit(1), books.submit(2, bytes(100_000)), books.submit(3)]
+        for future in futures:
+            with pytest.raises(LimitError):
+                future.result(WAIT_S)
+        assert books.start().last_sequence == 0
+        assert books.sequences() == []
+    assert [books.append(sequence) for sequence in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_failed_disk_stops_the_journal_for_good(books: Books) -> None:
+    """After an error that is not a full disk nothing is acked any more, and that is told once."""
+    books.start()
+    books.append(1)
+    fail_next_statement(books)
+    for sequence in (2, 2, 3):
+        with pytest.raises(DiskError) as failure:
+            books.append(sequence)
+        assert failure.value.reason == "JOURNAL_FAILED"
+    assert len(books.fatal) == 1
+    books.reopen()
+    assert books.start().last_sequence == 1
+    assert books.append(2) == 2
+
+
+def test_failed_disk_fails_all_that_wait(books: Books) -> None:
+    """Whoever had handed something over when the disk failed is told so."""
+    books.start()
+    with books.held():
+        futures = [books.submit(sequence) for sequence in range(1, GROUP_ENTRIES_MAX + 5)]
+        fail_next_statement(books)  # the COMMIT of what holds the thread
+    for future in futures:
+        assert isinstance(future.exception(WAIT_S), DiskError)
+    books.reopen()
+    assert books.sequences() == []
+
+
+# Crashes.
+
+_APPEND_FOR_EVER = """
+import os, sys
+from pathlib import Path
+from pillion_sidecar.journal import Journal
+from pillion_sidecar.records import Environment, RunStart
+
+journal = Journal(Path(sys.argv[1]), on_commit=lambda: None, on_fatal=lambda error: os._exit(1))
+start = RunStart("run", "w", "demo", "name", "", "", (), "", {}, Environment(), 1)
+number = journal.start(start).result().last_sequence
+while True:
+    number += 1
+    future = journal.append("run", "w", number, b"batch %d " % number * 20, row_count=1)
+    future.add_done_callback(lambda done: os.write(1, b"%d\\n" % done.result()))
+    if number % 7 == 0:
+        future.result()
+"""
+
+
+def test_killed_writer_leaves_every_acked_batch(tmp_path: Path) -> None:
+    """After SIGKILL at any moment the journal is a prefix that holds every batch acked before."""
+    path = tmp_path / "journal.db"
+    acked = 0
+    for wanted in random.Random(11).choices(range(1, 150), k=5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _APPEND_FOR_EVER, str(path)], stdout=subprocess.PIPE
+        )
+        with process:
+            assert process.stdout is not None
+            for _, line in zip(range(wanted), process.stdout, strict=False):
+                acked = int(line)
+            process.kill()
+            told = [line for line in process.stdout if line.endswith(b"\n")]
+            acked = max([acked, *map(int, told)])
+        assert process.returncode == -signal.SIGKILL
+        books = Books(path)
+        kept = books.start().last_sequence
+        books.close()
+        assert kept >= acked
+        batches = [entry for entry in books.entries() if entry.kind is EntryKind.BATCH]
+        assert [e.sequence for e in batches] == list(range(1, kept + 1))
+        assert [e.payload for e in batches] == [payload_of(e.sequence) for e in batches]
+        assert [e.first_ordinal for e in batches] == list(range(kept))
+
+
+class Power:
+    """A journal's files as they were after each of its commits."""
+
+    def __init__(self, path: Path, commits_per_checkpoint: int) -> None:
+        self._path = path
+        self.copies: list[tuple[bytes, bytes]] = []
+        """The database and its log: after the start, after batch 1, after batch 2 …"""
+        journal = Journal(path, on_commit=lambda: self.copies.append(self._files()), on_fatal=print)
+        journal._db.execute(f"PRAGMA wal_autocheckpoint = {commits_per_checkpoint}")
+        journal.start(start_of()).result(WAIT_S)
+        for sequence in range(1, 41):
+            journal.append(RUN, WRITER, sequence, payload_of(sequence), row_count=1).result(WAIT_S)
+        journal.close()
+        del self.copies[41:]  # the close commits once more, with nothing in it
+
+    def _files(self) -> tuple[bytes, bytes]:
+        return self._path.read_bytes(), Path(f"{self._path}-wal").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def power(tmp_path_factory: pytest.TempPathFactory) -> Power:
+    """Write a journal whose log is never carried over into its database."""
+    return Power(tmp_path_factory.mktemp("power") / "journal.db", commits_per_checkpoint=0)
+
+
+def test_copy_at_each_commit_holds_all_that_was_committed(tmp_path: Path) -> None:
+    """Power may fail after any commit, and while the log is carried over into the database."""
+    power = Power(tmp_path / "journal.db", commits_per_checkpoint=5)
+    databases = {database for database, _ in power.copies}
+    assert len(databases) > 5  # it was carried over again and again
+    for batch_count, (database, log) in enumerate(power.copies):
+        assert recovered(database, log) == list(range(1, batch_count + 1))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_torn_log_leaves_a_prefix_with_every_whole_commit(
+    power: Power, data: st.DataObject
+) -> None:
+    """Cut or garbled from any byte on, the log still gives all commits that lie before it."""
+    database, log = power.copies[-1]
+    cut = data.draw(st.integers(0, len(log)), label="cut")
+    tail = data.draw(st.sampled_from(["gone", "zeros", "garbage"]), label="tail")
+    rest = len(log) - cut
+    torn = (
+        log[:cut]
+        + {
+            "gone": b"",
+            "zeros": bytes(rest),
+            "garbage": random.Random(cut).randbytes(rest),
+        }[tail]
+    )
+    whole = sum(len(copy) <= cut for _, copy in power.copies) - 1  # the first is the start
+    found = recovered(database, torn)
+    assert found == list(range(1, len(found) + 1))
+    assert len(found) >= whole
+
+
+def recovered(database: bytes, log: bytes) -> list[int]:
+    """Open a copy of a journal's files; return its batches, each with the right content."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "journal.db"
+        path.write_bytes(database)
+        Path(f"{path}-wal").write_bytes(log)
+        books = Books(path)
+        entries = books.entries()
+        known = books.start().last_sequence
+        books.close()
+    batches = [entry for entry in entries if entry.kind is EntryKind.BATCH]
+    assert all(entry.payload == payload_of(entry.sequence) for entry in batches)
+    assert known == len(batches)
+    return [entry.sequence for entry in batches]
+
+
+# All of it against a small model.
+
+RUNS, WRITERS = st.sampled_from([RUN, OTHER_RUN]), st.sampled_from([WRITER, OTHER_WRITER])
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """Runs, writers and entries as plain dicts and lists; the journal must agree at each step."""
+
+    @initialize()
+    def open(self) -> None:
+        """Begin with an empty journal."""
+        self.directory = tempfile.TemporaryDirectory()
+        self.books = Books(Path(self.directory.name) / "journal.db")
+        self.reader = JournalReader(self.books.path)
+        self.runs: dict[RunId, RunState] = {}
+        self.ordinals: dict[RunId, int] = {}
+        self.writers: dict[tuple[RunId, WriterId], tuple[int, RunState]] = {}
+        self.entries: list[tuple[Any, ...]] = []
+
+    @rule(run_id=RUNS, writer_id=WRITERS, may=st.booleans(), must=st.booleans())
+    def start(self, run_id: RunId, writer_id: WriterId, may: bool, must: bool) -> None:
+        """A writer starts, joins or comes back."""
+        is_known, writer = run_id in self.runs, self.writers.get((run_id, writer_id))
+        if (must and not is_known) or (not may and is_known and writer is None):
+            with pytest.raises(StateError):
+                self.books.start(run_id, writer_id, may_resume=may, must_resume=must)
+            return
+        last, state = writer or (0, None)
+        ordinal = self.ordinals.setdefault(run_id, 0)
+        started = self.books.start(run_id, writer_id, may_resume=may, must_resume=must)
+        assert started == Started(last, is_known, ordinal)
+        if state is not RunState.RUNNING:
+            self.entries.append((run_id, writer_id, 0, EntryKind.START, ordinal, 0))
+            self.runs[run_id] = RunState.RUNNING
+            self.writers[run_id, writer_id] = last, RunState.RUNNING
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), row_count=st.integers(0, 3), lost_count=st.integers(0, 2))
+    def append(self, data: st.DataObject, row_count: int, lost_count: int) -> None:
+        """The next batch comes, or one for a range that was lost."""
+        (run_id, writer_id), (last, _) = data.draw(st.sampled_from(sorted(self.writers.items())))
+        sequence = last + 1 + lost_count
+        acked = self.books.append(
+            sequence,
+            run_id=run_id,
+            writer_id=writer_id,
+            row_count=row_count,
+            first_sequence=last + 1,
+        )
+        assert acked == sequence
+        ordinal = self.ordinals[run_id]
+        self.entries.append((run_id, writer_id, sequence, EntryKind.BATCH, ordinal, row_count))
+        self.ordinals[run_id] += row_count
+        self.runs[run_id] = RunState.RUNNING
+        self.writers[run_id, writer_id] = sequence, RunState.RUNNING
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), has_other_content=st.booleans())
+    def repeat(self, data: st.DataObject, has_other_content: bool) -> None:
+        """A batch comes again, as it was or with another content."""
+        writer = data.draw(st.sampled_from(sorted(self.writers)))
+        last, _ = self.writers[writer]
+        if last:
+            sequence = data.draw(st.integers(1, last))
+            is_kept = (*writer, sequence, EntryKind.BATCH) in [e[:4] for e in self.entries]
+            payload = b"other" if has_other_content else None
+            repeated = self.books.submit(sequence, payload, *writer)
+            if has_other_content and is_kept:
+                assert isinstance(repeated.exception(WAIT_S), StateError)
+            else:
+                assert repeated.result(WAIT_S) == last
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), distance=st.integers(2, 9))
+    def skip(self, data: st.DataObject, distance: int) -> None:
+        """A batch or an end comes too early."""
+        writer = data.draw(st.sampled_from(sorted(self.writers)))
+        last, _ = self.writers[writer]
+        early = self.books.submit(last + distance, None, *writer)
+        error = early.exception(WAIT_S)
+        assert isinstance(error, StateError)
+        assert error.facts == {"expected_sequence": str(last + 1)}
+        with pytest.raises(StateError):
+            self.books.finish(last + 1, RunState.FINISHED, *writer)
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data(), end=st.sampled_from(ENDS), is_last_known=st.booleans())
+    def finish(self, data: st.DataObject, end: RunState, is_last_known: bool) -> None:
+        """A writer ends, perhaps not for the first time."""
+        writer = data.draw(st.sampled_from(sorted(self.writers)))
+        run_id, (last, state) = writer[0], self.writers[writer]
+        ended = self.books.finish(last if is_last_known else None, end, *writer)
+        if state is RunState.RUNNING:
+            self.writers[writer] = last, end
+            states = [s for (run, _), (_, s) in self.writers.items() if run == run_id]
+            kind = EntryKind.FINISH if RunState.RUNNING in states else EntryKind.END
+            self.runs[run_id] = RunState.RUNNING if kind is EntryKind.FINISH else max(states)
+            self.entries.append((*writer, last, kind, self.ordinals[run_id], 0))
+        assert ended == Ended(self.runs[run_id], self.ordinals[run_id])
+
+    @rule()
+    def reopen(self) -> None:
+        """The sidecar starts again."""
+        self.books.reopen()
+
+    @invariant()
+    def agrees(self) -> None:
+        """What is on disk is what the model holds."""
+        assert {run.run_id: (run.state, run.row_count) for run in self.reader.runs()} == {
+            run_id: (state, self.ordinals[run_id]) for run_id, state in self.runs.items()
+        }
+        found = [e for run_id in self.runs for e in self.reader.entries(run_id, 0, 1 << 30)]
+        found.sort(key=lambda entry: entry.offset)
+        assert all(a.offset < b.offset for a, b in pairwise(found))
+        assert [
+            (e.run_id, e.writer_id, e.sequence, e.kind, e.first_ordinal, e.row_count) for e in found
+        ] == self.entries
+
+    def teardown(self) -> None:
+        """Leave nothing behind."""
+        if hasattr(self, "books"):
+            self.reader.close()
+            self.books.close()
+            self.directory.cleanup()
+            assert self.books.fatal == []
+
+
+JournalMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+test_journal_agrees_with_a_model = JournalMachine.TestCase
+
+
+def delete_entries(path: Path) -> None:
+    """Delete all entries, as a later version will do with what is delivered."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM entries")
+
+
+@contextmanager
+def full_disk(books: Books) -> Iterator[None]:
+    """Leave the journal no room to grow."""
+    db = books.journal._db
+    (page_count,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count = {page_count}")
+    yield
+    db.execute("PRAGMA max_page_count = 1000000")
+
+
+def fail_next_statement(books: Books) -> None:
+    """Have SQLite break off one statement with an error that is no full disk."""
+    fates = iter([1])
+    books.journal._db.set_progress_handler(lambda: next(fates, 0), 1)
