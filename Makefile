@@ -18,7 +18,7 @@ demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one s
 	@$(BIN)/pillion demo $(ARGS)
 
 test: system .venv/installed .venv-oldest/installed $(BUF)  ## Run the whole test suite.
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadscope $(ARGS)
 
 check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, types, imports, generated code, unit and contract tests.
 	$(BIN)/ruff format --check $(CODE)
@@ -28,7 +28,7 @@ check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, typ
 	$(BUF) lint
 	@$(MAKE) --no-print-directory PROTO_OUT=.tools/generated proto
 	diff -r -x '__pycache__' -x '__init__.py' -x py.typed .tools/generated/pillion/v1 client/pillion/v1
-	$(BIN)/pytest tests/unit tests/contract
+	$(BIN)/pytest --quiet --numprocesses auto tests/unit tests/contract
 
 bench: .venv/installed  ## Measure log(), acked points per second, beside wandb offline.
 	$(BIN)/python benchmarks/bench.py $(ARGS)
