@@ -20,6 +20,7 @@ RECORD_BYTES_MAX = 1024 * 1024 - 1024
 KEY_BYTES_MAX = 1024
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_TEXT = frozenset({str})
 
 
 class Encoder:
@@ -148,7 +149,10 @@ def _signature(item: Row | Update) -> tuple[tuple[str, ...], tuple[type, ...]] |
     if type(item) is Update:
         return None
     values = item[2]  # type: ignore[misc]
-    return tuple(values), tuple(map(type, values.values()))
+    keys = tuple(values)
+    if not _TEXT.issuperset(map(type, keys)):  # a stranger's key may not even know `==`
+        keys = tuple(map(to_text, keys))
+    return keys, tuple(map(type, values.values()))
 
 
 def _to_double(value: int) -> float:

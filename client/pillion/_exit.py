@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 from pillion._run import exit_code_of, open_runs
 from pillion.plain import to_text
 
+is_forked = False
+"""Whether this process was forked from one that had a run: gRPC does not work here any more."""
+
 _is_watching = False
 _given_code: int | None = None
 """What the main thread gave to `sys.exit`."""
@@ -37,8 +40,12 @@ def watch() -> None:
 
 
 def _finish_open_runs() -> None:
-    for run in list(open_runs):
-        run.finish(**_ending())
+    ending = _ending()
+    runs = list(open_runs)
+    for run in runs:
+        run.begin_finish(**ending)
+    for run in runs:
+        run.finish(**ending)
 
 
 def _ending() -> dict[str, Any]:
@@ -68,5 +75,7 @@ def _noting_code(former: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
 
 
 def _let_go() -> None:
+    global is_forked
+    is_forked = True
     for run in list(open_runs):
         run.abandon()

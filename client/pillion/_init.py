@@ -1,6 +1,5 @@
 """Starting a run, and the module-level face: `log`, `finish` … of the run that was started last."""
 
-import logging
 import os
 import time
 import uuid
@@ -9,12 +8,10 @@ from typing import Any
 
 from pillion import _exit
 from pillion._environment import environment
-from pillion._link import Start
+from pillion._link import Start, warn
 from pillion._run import Run
 from pillion.address import Address, default_address
 from pillion.plain import to_plain_dict, to_text
-
-_log = logging.getLogger("pillion")
 
 _current: Run | None = None
 _has_warned = False
@@ -82,10 +79,18 @@ def init(
     is_quiet = os.environ.get("PILLION_QUIET", "0") != "0" if quiet is None else quiet
     global _current
     _exit.watch()
+    if _exit.is_forked:
+        warn(
+            "pillion: nothing of this process is kept: it was forked from one that had a run, and "
+            "gRPC does not survive that. Start it with the `spawn` method."
+        )
     run = _current = Run(
         address, token or os.environ.get("PILLION_TOKEN", ""), start, is_quiet=is_quiet
     )
-    run.open()
+    if _exit.is_forked:
+        run.abandon()
+    else:
+        run.open()
     return run
 
 
@@ -118,4 +123,4 @@ def _warn_once() -> None:
     global _has_warned
     if not _has_warned:
         _has_warned = True
-        _log.warning("pillion: nothing is logged: call pillion.init() first.")
+        warn("pillion: nothing is logged: call pillion.init() first.")

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +32,9 @@ MESSAGE_BYTES_MAX = 1024 * 1024
 """What the sidecar takes in one message."""
 START_TIMEOUT_S = 10.0
 FINISH_TIMEOUT_S = 10.0
-RETRY_MIN_S, RETRY_MAX_S = 0.1, 5.0
+RETRY_MIN_S, RETRY_MAX_S, RETRY_FINISHING_S = 0.1, 5.0, 0.5
 
-log = logging.getLogger("pillion")
+_log = logging.getLogger("pillion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class Link:
         self._finish: Finish | None = None
         self._is_busy = self._is_all_encoded = False
         """Busy: rows are in neither queue, they are being encoded."""
-        self._wake = threading.Event()
+        self._wake, self._hurry = threading.Event(), threading.Event()
+        """For the sender: encode now. For the link: do not wait to try again."""
+        self._is_reached = False
         self.attempted = threading.Event()
         """Set once the first try to reach the sidecar has gone well or not."""
         self.ended = threading.Event()
@@ -143,11 +146,15 @@ class Link:
             )
         return is_settled and not self.refusal
 
-    def finish(self, finish: Finish, timeout_s: float) -> bool:
-        """Send what is left and end the run; tell whether it is on the sidecar's disk in time."""
+    def begin_finish(self, finish: Finish) -> None:
+        """Send what is left, then end the run."""
         self._finish = finish
         self._wake.set()
-        return self.ended.wait(timeout_s) and not self.refusal
+        self._hurry.set()
+
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Wait for the end; tell whether it is on the sidecar's disk in time."""
+        return self.ended.wait(max(0.0, timeout_s)) and not self.refusal
 
     # The sender thread.
 
@@ -179,9 +186,9 @@ class Link:
         try:
             for batch in encoder.encode(items):
                 self._keep(batch)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the thread's outermost frame
             # Never the trainer's trouble: what could not be encoded is counted.
-            log.exception("rows could not be encoded")
+            _log.exception("rows could not be encoded")
             self._lost_rows += len(items)
         with self._changed:
             self._is_busy = False
@@ -203,17 +210,18 @@ class Link:
 
         failure_count = 0
         while not self.ended.is_set():
-            started_s = time.monotonic()
+            self._is_reached = False
             try:
                 self._run_connection(grpc)
             except Exception as error:  # noqa: BLE001 - the thread's outermost frame
                 self._note_failure(grpc, error)
             self.attempted.set()
-            if time.monotonic() - started_s > RETRY_MAX_S:
-                failure_count = 0
-            failure_count += 1
+            failure_count = 1 if self._is_reached else failure_count + 1
             retry_s = min(RETRY_MIN_S * 2 ** min(failure_count, 10), RETRY_MAX_S)
-            self.ended.wait(random.uniform(0, retry_s))  # noqa: S311 - not a secret
+            if self._finish is not None:  # somebody waits
+                retry_s = min(retry_s, RETRY_FINISHING_S)
+            self._hurry.wait(random.uniform(0, retry_s))  # noqa: S311 - not a secret
+            self._hurry.clear()
 
     def _run_connection(self, grpc: Any) -> None:
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
@@ -263,14 +271,14 @@ class Link:
             if not self.is_started:
                 self.next_ordinal = started.next_ordinal
             if self._journal_id and started.journal_id != self._journal_id:
-                log.warning(
+                warn(
                     "pillion: the sidecar's journal was replaced; the %d rows that the former one "
                     "had acked are not in the new one.",
                     self._acked_rows,
                 )
             self._journal_id = started.journal_id
             self.problem = ""
-            self.is_started = True
+            self.is_started = self._is_reached = True
             self.attempted.set()
             self._drop_acked(started.last_sequence)
             self._changed.notify_all()
@@ -313,7 +321,7 @@ class Link:
         if not self.problem:
             self.problem = text
             if self.attempted.is_set():
-                log.warning(
+                warn(
                     "pillion: no connection to the sidecar at %s (%s). Training goes on; what is "
                     "logged waits in memory until there is one again.",
                     self.address,
@@ -338,7 +346,7 @@ class Link:
             self._unacked.appendleft(lost)
             self._unacked_bytes += len(lost.message) - len(refused.message)
             self._lost_rows += refused.row_count
-        log.warning("pillion: %d rows were refused: %s", refused.row_count, text)
+        warn("pillion: %d rows were refused: %s", refused.row_count, text)
 
     def _start_request(self, pb2: Any) -> Any:
         from pillion.values import to_key_values  # noqa: PLC0415
@@ -381,6 +389,12 @@ _FINAL_CODES = (
     *("UNIMPLEMENTED", "NOT_FOUND"),
 )
 """Refusals of a start that trying again does not mend."""
+
+
+def warn(message: str, *values: object) -> None:
+    """Tell the user. Never raises, whatever handlers the program has installed."""
+    with suppress(Exception):
+        _log.warning(message, *values)
 
 
 def _channel_options(address: Address) -> list[tuple[str, int]]:

@@ -5,18 +5,18 @@ the rest. At the bound rows are refused and counted, never waited for.
 """
 
 import itertools
-import logging
 import operator
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from pillion._batch import Update
 from pillion._config import Config, Summary
-from pillion._link import Counts, Finish, Link, Start
+from pillion._link import Counts, Finish, Link, Start, warn
 from pillion.plain import DEPTH_MAX, Value, to_number, to_text
 
 ROWS_MAX = 100_000
@@ -37,8 +37,6 @@ _PLAIN_TYPES = frozenset({float, int, bool})
 _CLOSED = -1
 _STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
 
-log = logging.getLogger("pillion")
-
 
 class RefusedError(RuntimeError):
     """The sidecar will never take this run as it was asked for; the message says why."""
@@ -54,6 +52,7 @@ class Run:
         self._rows_max = ROWS_MAX
         """`_CLOSED` when nothing more is taken, so that `log` needs no check of its own."""
         self._refused_row_count = self._refused_value_count = 0
+        self._finish_deadline_s = 0.0
         self._steps = itertools.count()
         self._uncommitted: dict[str, Any] = {}
         self._link = Link(address, token, start, self._queue)
@@ -132,15 +131,22 @@ class Run:
         """
         if self not in open_runs:
             return
+        self.begin_finish(exit_code, state=state, reason=reason)
         open_runs.discard(self)
-        exit_code = min(max(exit_code, _EXIT_CODE_MIN), _EXIT_CODE_MAX)
-        state = state if state in _STATES else ""
-        reason = to_text(reason)[:REASON_CHARACTERS_MAX]
+        self._say_end(self._link.wait_ended(self._finish_deadline_s - time.monotonic()))
+
+    def begin_finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
+        """Begin what `finish` does, and do not wait: several runs can so end at the same time."""
+        if self._rows_max == _CLOSED:
+            return
         if self._uncommitted:
             self.log({})
         self._rows_max = _CLOSED
-        is_kept = self._link.finish(Finish(exit_code, state, reason), FINISH_WAIT_S)
-        self._say_end(is_kept)
+        self._finish_deadline_s = time.monotonic() + FINISH_WAIT_S
+        exit_code = min(max(exit_code, _EXIT_CODE_MIN), _EXIT_CODE_MAX)
+        state = state if state in _STATES else ""
+        reason = to_text(reason)[:REASON_CHARACTERS_MAX]
+        self._link.begin_finish(Finish(exit_code, state, reason))
 
     def abandon(self) -> None:
         """Take nothing more, in a forked child: the parent's run is the parent's."""
@@ -186,7 +192,7 @@ class Run:
             self._say(f"pillion: kept by the sidecar at {self._link.address}")
             self._say(f"pillion: look with `pillion runs`, `pillion compare {self.id} …`")
         else:
-            log.warning(
+            warn(
                 "pillion: no sidecar answers at %s (%s). Training goes on; what is logged waits "
                 "in memory until one does. Start one with `pillion serve`.",
                 self._link.address,
@@ -212,7 +218,7 @@ class Run:
     def _refuse(self) -> None:
         self._refused_row_count += 1
         if self._refused_row_count == 1:
-            log.warning(
+            warn(
                 "pillion: a row of run %s was refused: %s. More are only counted.",
                 self.id,
                 "the run has ended"
@@ -230,7 +236,7 @@ class Run:
                 f"{counts.acked:,} rows on the sidecar's disk"
             )
         else:
-            log.warning(
+            warn(
                 "pillion: run %s ended with %d of its rows not on the sidecar's disk (%s).",
                 self.id,
                 counts.queued + counts.unacked,
@@ -238,14 +244,15 @@ class Run:
             )
         value_count = self._refused_value_count + self._link.refused_value_count
         if counts.refused or value_count:
-            log.warning(
+            warn(
                 "pillion: run %s: %d rows and %d values were refused.",
                 *(self.id, counts.refused, value_count),
             )
 
     def _say(self, line: str) -> None:
         if not self._is_quiet:
-            print(line, file=sys.stderr)
+            with suppress(Exception):  # a closed or full standard error is not training's trouble
+                print(line, file=sys.stderr)
 
 
 open_runs: set[Run] = set()

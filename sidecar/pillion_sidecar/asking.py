@@ -41,7 +41,11 @@ class Asker:
         self._metadata = _metadata(settings)
         self._channel = grpc.insecure_channel(
             settings.listen,
-            options=[("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)],
+            options=[
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.max_receive_message_length", -1),  # a comparison may be large
+            ],
         )
         self.is_sidecar = self._is_serving()
         """Whether a sidecar answers; if not, the store is asked."""

@@ -151,7 +151,10 @@ class _Worker:
         restart_s = 0.0
         while True:
             started_s = time.monotonic()
-            code = await self._run_once()
+            try:
+                code = await self._run_once()
+            except OSError as error:  # no room for a process, a socket or a log file
+                code, self.error = None, f"its worker could not be started: {error}"
             if time.monotonic() - started_s > STABLE_S:
                 restart_s = 0.0
             self.error = self.error or f"its worker ended with code {code}; see {self._log_path}"
@@ -161,6 +164,7 @@ class _Worker:
 
     async def _run_once(self) -> int | None:
         ours, theirs = socket.socketpair()
+        self._log_path.parent.mkdir(mode=0o700, exist_ok=True)
         with theirs, self._log_path.open("ab") as log_file:
             process = _spawn(theirs, log_file)
         reader, self._writer = await asyncio.open_connection(sock=ours)

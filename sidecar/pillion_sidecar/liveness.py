@@ -5,6 +5,7 @@ namespace) it is looked up once a second; elsewhere a writer counts as gone when
 stream open and said nothing for `LEASE_S`. Only monotonic time is used.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,8 @@ from pillion_sidecar.records import Environment, RunId, WriterId
 
 LEASE_S = 60.0
 """How long a writer that cannot be seen may be silent."""
+SILENCE_S = 2.0
+"""After so long without a batch an open stream of a dead process counts as read."""
 WRITER_METADATA = ("pillion-run-id", "pillion-writer-id")
 """By these a LogMetrics call may name its writer before the first batch."""
 
@@ -67,6 +70,10 @@ class Liveness:
         writer.stream_count += 1
         return OpenStream(writer)
 
+    def heard(self, stream: OpenStream) -> None:
+        """Note that a batch came on this stream."""
+        stream.writer.heard_s = self._monotonic()
+
     def stream_closed(self, stream: OpenStream) -> None:
         """Note that a stream has ended."""
         stream.writer.heard_s = self._monotonic()
@@ -83,17 +90,19 @@ class Liveness:
     def gone(self) -> list[tuple[RunId, WriterId, str]]:
         """Return the writers that are gone, each with the reason, for people.
 
-        One whose stream is still open is left: what it sent is still being read.
+        A dead process's stream is read to its end first. A child that it forked may hold the stream
+        open for ever, so the end is also where nothing has come for `SILENCE_S`.
         """
         found = []
+        alive = functools.cache(is_alive)  # many writers may be of one process
+        now_s = self._monotonic()
         for (run_id, writer_id), writer in self._writers.items():
-            if writer.stream_count > 0:
-                continue
             if writer.process is not None:
-                if not is_alive(writer.process):
+                is_read = writer.stream_count == 0 or now_s - writer.heard_s > SILENCE_S
+                if is_read and not alive(writer.process):
                     reason = f"Its process {writer.process.pid} vanished without finishing."
                     found.append((run_id, writer_id, reason))
-            elif self._monotonic() - writer.heard_s > LEASE_S:
+            elif writer.stream_count == 0 and now_s - writer.heard_s > LEASE_S:
                 reason = f"Nothing was heard of it for {LEASE_S:.0f} s."
                 found.append((run_id, writer_id, reason))
         return found

@@ -14,6 +14,7 @@ import signal
 import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,7 @@ from pillion_sidecar.store_tables import open_for_writing
 EXIT_DISK = 74
 """The journal failed (EX_IOERR): start again, and recovery reads what is on disk."""
 STREAMS_MAX = 4096
+TOKEN_BYTES = 32
 LIVENESS_INTERVAL_S = 1.0
 STREAMS_GRACE_S = 2.0
 """How long open calls may take to end when the sidecar stops."""
@@ -89,6 +91,7 @@ class Sidecar:
 
     def lock(self) -> None:
         """Make sure that nobody else has this data directory or this socket."""
+        os.umask(0o077)  # what is made from here on, by workers too, is for its owner alone
         data_dir = self._settings.data_dir
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +109,7 @@ class Sidecar:
                 self._settings.address.check_directory()
             except AddressError as error:
                 raise SettingsError(str(error)) from error
-            self._locks.append(_lock(path.with_suffix(".lock"), f"the socket {path}"))
+            self._locks.append(_lock(Path(f"{path}.lock"), f"the socket {path}"))
             if path.exists() and not path.is_socket():
                 raise SettingsError(f"{path} is no socket; choose another place with --listen.")
             self._socket_path = path
@@ -284,10 +287,11 @@ def _lock(path: Path, what: str) -> IO[str]:
 
 def _token(path: Path) -> str:
     """Return the token, made at the first start: 256 random bits in a file only we can read."""
-    try:
+    with suppress(FileExistsError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip()
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(32) + "\n")
-    return path.read_text(encoding="ascii").strip()
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(TOKEN_BYTES) + "\n")
+    token = path.read_text(encoding="ascii").strip()
+    if len(token) < TOKEN_BYTES:
+        raise SettingsError(f"{path} holds no token; delete it, and a new one is made.")
+    return token

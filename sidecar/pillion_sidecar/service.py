@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from google.protobuf import any_pb2
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -32,7 +33,7 @@ from pillion_sidecar.journal import Journal, Started
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import RunId, WriterId
-from pillion_sidecar.validation import check_finish, check_log, check_start
+from pillion_sidecar.validation import check_finish, check_log, check_start, decode
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """A LogMetrics message; gRPC itself refuses larger ones."""
@@ -139,6 +140,7 @@ class TelemetryService:
                 ):
                     stream = self._liveness.stream_opened(run_id, writer_id)
                     streams[run_id, writer_id] = stream
+                self._liveness.heard(streams[run_id, writer_id])
                 yield telemetry_service_pb2.LogMetricsResponse(
                     run_id=run_id, writer_id=writer_id, acked_sequence=acked_sequence
                 )
@@ -201,7 +203,7 @@ def _handler(service: TelemetryService, method: MethodDescriptor) -> grpc.RpcMet
     elif method.server_streaming:
         behaviour = _streaming(behaviour)
     else:
-        behaviour = _answering(behaviour)
+        behaviour = _answering(behaviour, GetMessageClass(method.input_type))
     kind = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -209,19 +211,18 @@ def _handler(service: TelemetryService, method: MethodDescriptor) -> grpc.RpcMet
     }[method.client_streaming, method.server_streaming]
     return kind(
         behaviour,
-        # LogMetrics as bytes, so that a malformed one is refused by us, with a sentence.
-        request_deserializer=(
-            None if method.name == "LogMetrics" else GetMessageClass(method.input_type).FromString
-        ),
+        # Requests come as bytes, so that malformed ones are refused by us, with a sentence.
         response_serializer=GetMessageClass(method.output_type).SerializeToString,
     )
 
 
-def _answering(behaviour: Callable[[Any, _Context], Awaitable[Any]]) -> Callable[..., Any]:
+def _answering(
+    behaviour: Callable[[Any, _Context], Awaitable[Any]], request_class: type[Message]
+) -> Callable[..., Any]:
     @functools.wraps(behaviour)
-    async def answer(request: Any, context: _Context) -> Any:
+    async def answer(raw: bytes, context: _Context) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(decode(raw, request_class), context)
         except Exception as error:  # noqa: BLE001 - the RPC's outermost frame
             await abort(context, error)
 

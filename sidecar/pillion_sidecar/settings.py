@@ -67,7 +67,9 @@ class WandbMode(StrEnum):
 class Settings(BaseSettings):
     """What an operator may choose. Build it with `load`."""
 
-    model_config = SettingsConfigDict(env_prefix="PILLION_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PILLION_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     data_dir: Path = Field(default_factory=default_data_dir)
     """Holds the journal, the store and W&B's files; one per host, on a local disk."""
@@ -80,6 +82,8 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
+        if not set("?#%").isdisjoint(str(path)):
+            raise ValueError("a '?', '#' or '%' in it would be read as part of a database's URL")
         try:
             return path.expanduser().absolute()
         except RuntimeError as error:  # ~somebody whom nobody knows

@@ -8,9 +8,9 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import from_key_values
@@ -29,9 +29,17 @@ KEY_BYTES_MAX = 1024
 TEXT_BYTES_MAX = 64 * 1024
 TAGS_MAX = 256
 LOST_ROWS_MAX = 10**12
+RECORDS_MAX = 16_384
+"""Per batch: each is looked at by itself."""
+VALUES_MAX = 20_000
+"""Config or summary values per message, nested ones included."""
+PATH_CHARACTERS_MAX = 4096
+"""Of the keys that lead to a nested value, together."""
 VALUES_DEPTH_MAX = 40
 """Nesting of config and summary that is taken; what our own client makes is less deep."""
 
+_Request = TypeVar("_Request", bound=Message)
+_BIG_INT = re.compile(r"-?[0-9]{1,4000}")
 _ENDS = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
 _TAKEN_RECORDS = {"metric_frame", "config_update", "summary_update", "lost_range"}
 
@@ -46,6 +54,14 @@ class CheckedBatch(NamedTuple):
     sequence: int
     row_count: int
     payload: bytes
+
+
+def decode(raw: bytes, request_class: type[_Request]) -> _Request:
+    """Decode a request."""
+    try:
+        return request_class.FromString(raw)
+    except DecodeError as error:
+        raise PeerError(f"This is no {request_class.__name__}: {error}.", "MALFORMED") from None
 
 
 def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
@@ -81,15 +97,14 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
 
 def check_log(raw: bytes) -> CheckedBatch:
     """Decode and check a LogMetrics message."""
-    try:
-        batch = telemetry_service_pb2.LogMetricsRequest.FromString(raw).batch
-    except DecodeError as error:
-        raise PeerError(f"This is no LogMetricsRequest: {error}.", "MALFORMED") from None
+    batch = decode(raw, telemetry_service_pb2.LogMetricsRequest).batch
     run_id, writer_id = check_run_id(batch.run_id), _check_writer_id(batch.writer_id)
     if not 0 < batch.sequence < 2**63:
         raise PeerError("batch.sequence: batches are numbered from 1 on, per writer.")
     if not batch.records:
         raise PeerError("batch.records: there is nothing in this batch.")
+    if len(batch.records) > RECORDS_MAX:
+        raise PeerError(f"batch.records: {len(batch.records)}; at most {RECORDS_MAX} are taken.")
     first_sequence = batch.sequence
     row_count = 0
     for index, record in enumerate(batch.records):
@@ -190,25 +205,33 @@ def _check_lost(lost: record_pb2.LostRange, batch: record_pb2.Batch, where: str)
     return lost.first_sequence
 
 
-def _check_key_values(values: record_pb2.KeyValueList, where: str, depth: int = 0) -> None:
-    if depth > VALUES_DEPTH_MAX:
-        raise PeerError(f"{where}: nested more than {VALUES_DEPTH_MAX} deep.")
-    _check_keys((entry.key for entry in values.values), where)
-    for entry in values.values:
-        _check_value(entry.value, f"{where}.{entry.key}", depth)
-
-
-def _check_value(value: record_pb2.AnyValue, where: str, depth: int) -> None:
-    kind = value.WhichOneof("value")
-    if kind == "kvlist_value":
-        _check_key_values(value.kvlist_value, where, depth + 1)
-    elif kind == "array_value":
-        if depth >= VALUES_DEPTH_MAX:
-            raise PeerError(f"{where}: nested more than {VALUES_DEPTH_MAX} deep.")
-        for element in value.array_value.values:
-            _check_value(element, where, depth + 1)
-    elif kind == "big_int_value" and not re.fullmatch(r"-?[0-9]{1,4000}", value.big_int_value):
-        raise PeerError(f"{where}: big_int_value is decimal text of at most 4,000 digits.")
+def _check_key_values(values: record_pb2.KeyValueList, where: str) -> None:
+    """Check nested values, each in turn and without recursion."""
+    pending: list[tuple[record_pb2.KeyValueList | record_pb2.ArrayValue, str, int]] = [
+        (values, where, 0)
+    ]
+    count = 0
+    while pending:
+        nest, path, depth = pending.pop()
+        count += len(nest.values)
+        if count > VALUES_MAX:
+            raise PeerError(f"{where}: more than {VALUES_MAX:,} values.")
+        if depth > VALUES_DEPTH_MAX or len(path) > PATH_CHARACTERS_MAX:
+            raise PeerError(
+                f"{where}: nested more than {VALUES_DEPTH_MAX} deep, or by keys of more than "
+                f"{PATH_CHARACTERS_MAX:,} characters together."
+            )
+        if isinstance(nest, record_pb2.KeyValueList):
+            _check_keys((entry.key for entry in nest.values), path)
+            named = [(f"{path}.{entry.key}", entry.value) for entry in nest.values]
+        else:
+            named = [(path, element) for element in nest.values]
+        for name, value in named:
+            kind = value.WhichOneof("value")
+            if kind in {"kvlist_value", "array_value"}:
+                pending.append((getattr(value, kind), name, depth + 1))
+            elif kind == "big_int_value" and not _BIG_INT.fullmatch(value.big_int_value):
+                raise PeerError(f"{name}: big_int_value is decimal text, at most 4,000 digits.")
 
 
 def _check_keys(keys: Iterable[str], where: str) -> None:

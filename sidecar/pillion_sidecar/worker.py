@@ -301,12 +301,11 @@ def _run(line: _Line) -> None:
                 flushed_s = time.monotonic()
             for change in courier.changes():
                 line.send(change)
+            is_draining |= any("drain" in message for message in messages)
             if is_draining and courier.is_idle and not any_had:
                 line.send({"drained": True})
                 is_draining = False
-            messages += line.receive(0 if any_had else courier.wait_s)
-            is_draining |= any("drain" in message for message in messages)
-            messages.clear()
+            messages = line.receive(0 if any_had else courier.wait_s)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sink.close()
 
