@@ -1,6 +1,8 @@
 """The client in real training processes: with a sidecar, without one, and when one comes late."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,3 +217,69 @@ def test_the_base_install_alone_tells_what_the_command_needs(tmp_path: Path) -> 
     )
     assert refused.returncode == 1
     assert "pip install -e '.[sidecar]'" in refused.stderr
+
+
+def test_a_child_that_outlives_a_killed_trainer_does_not_keep_its_run(
+    sidecar: Any, run_python: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    """A forked worker holds the trainer's stream open; the run ends as CRASHED all the same."""
+    code = (
+        "import os, signal, sys, pillion\n"
+        "run = pillion.init(id='orphaned', quiet=True)\n"
+        "run.log({'loss': 1.0}); run.flush()\n"
+        "if os.fork() == 0: signal.pause()\n"
+        "print('forked', flush=True); signal.pause()\n"
+    )
+    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    assert trainer.stdout.readline() == "forked\n"
+    children = Path(f"/proc/{trainer.pid}/task/{trainer.pid}/children").read_text().split()
+    trainer.kill()
+    get = pb2.GetRunRequest(run_id="orphaned")
+    try:
+        wait_until(lambda: sidecar.call("GetRun", get).run.state == record_pb2.RUN_STATE_CRASHED)
+    finally:
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_broken_standard_error_never_reaches_the_trainer(
+    sidecar: Any, run_python: Callable[..., Any]
+) -> None:
+    """Closed, full, or with a logging handler that raises: training goes on."""
+    code = (
+        "import logging, os, sys, pillion\n"
+        "class Bad(logging.Handler):\n"
+        "    def handle(self, record): raise RuntimeError\n"
+        "logging.getLogger('pillion').addHandler(Bad())\n"
+        "sys.stderr = open('/dev/full', 'w', buffering=1)\n"
+        "run = pillion.init(id='silent')\n"
+        "run.log({'loss': 1.0}); run.log({'no number': 'text'})\n"
+        "run.finish()\n"
+        "run.log({'loss': 2.0}); print('done', flush=True); os._exit(0)\n"
+    )
+    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    output, _ = trainer.communicate(timeout=60)
+    assert output == "done\n"
+    assert [values for _, _, values in stored(sidecar, "silent")] == [{"loss": 1.0}]
+
+
+def test_a_forked_child_is_told_that_nothing_of_it_is_kept(
+    sidecar: Any, run_python: Callable[..., Any]
+) -> None:
+    """Its `init` neither hangs nor touches gRPC; its rows are refused and counted."""
+    code = (
+        "import os, pillion\n"
+        "parent = pillion.init(id='parent', quiet=True)\n"
+        "if os.fork() == 0:\n"
+        "    run = pillion.init(id='child', quiet=True)\n"
+        "    run.log({'loss': 1.0})\n"
+        "    print(run.counts.refused, flush=True); os._exit(0)\n"
+        "os.wait()\n"
+    )
+    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    output, errors = trainer.communicate(timeout=60)
+    assert output == "1\n"
+    assert "forked" in errors
+    assert [run.run_id for run in sidecar.call("ListRuns", pb2.ListRunsRequest()).runs] == [
+        "parent"
+    ]

@@ -1,5 +1,6 @@
 """A real sidecar process: how it starts, who it lets in, what it takes, how it ends."""
 
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -112,13 +113,15 @@ def test_bad_input_is_refused_with_a_sentence_and_leaves_nothing(
     assert sidecar.log(batch("run", 1, [1.0]))[0].acked_sequence == 1
 
 
-def test_bytes_that_are_no_message_are_refused(sidecar: Any) -> None:
-    """Garbage on the stream is INVALID_ARGUMENT, not a crash."""
+@pytest.mark.parametrize("method", ["LogMetrics", "StartRun", "Compare"])
+def test_bytes_that_are_no_message_are_refused(sidecar: Any, method: str) -> None:
+    """Garbage is INVALID_ARGUMENT with a sentence, not a crash."""
     with grpc.insecure_channel(sidecar.address) as channel:
-        call = channel.stream_stream("/pillion.v1.TelemetryService/LogMetrics")
+        call = channel.stream_stream(f"/pillion.v1.TelemetryService/{method}")
         with pytest.raises(grpc.RpcError) as refused:
             list(call(iter([b"\xff" * 100])))
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"no {method}Request" in refused.value.details()
 
 
 @pytest.mark.parametrize(
@@ -257,3 +260,62 @@ def test_a_socket_directory_that_others_can_write_is_refused(tmp_path: Path) -> 
     )
     assert refused.returncode == 1
     assert "chmod 0700" in refused.stderr
+
+
+def test_what_is_made_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    """No file of a sidecar with W&B can be read by others, in a directory that was there before."""
+    (tmp_path / "data").mkdir(mode=0o755)
+    serve = (
+        f"import os; os.umask(0); os.execv({sys.executable!r}, [{sys.executable!r}, '-m', "
+        f"'pillion_sidecar', 'serve', '--data-dir', {str(tmp_path / 'data')!r}, "
+        f"'--listen', '127.0.0.1:0'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", serve], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "listens at" in process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    made = [path for path in (tmp_path / "data").rglob("*") if not path.is_symlink()]
+    assert len(made) > 5
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
+
+
+@pytest.mark.parametrize("spoil", ["shared", "not-a-socket", "empty-token", "odd-name"])
+def test_a_place_that_is_not_safe_is_refused_and_left_as_it_is(tmp_path: Path, spoil: str) -> None:
+    """A sentence and exit code 1: others can write there, or something else is in the place."""
+    data_dir, listen = tmp_path / "data", f"unix:{tmp_path}/s.sock"
+    data_dir.mkdir(mode=0o700)
+    thesis = tmp_path / "s.sock"
+    if spoil == "shared":
+        data_dir.chmod(0o777)
+    elif spoil == "not-a-socket":
+        thesis.write_text("my thesis")
+    elif spoil == "empty-token":
+        (data_dir / "token").touch()
+        listen = "127.0.0.1:0"
+    else:
+        data_dir = tmp_path / "what?"
+    serve = [sys.executable, "-m", "pillion_sidecar", "serve", "--wandb-mode", "disabled"]
+    refused = subprocess.run(
+        [*serve, "--data-dir", str(data_dir), "--listen", listen],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not thesis.exists() or thesis.read_text() == "my thesis"
+
+
+def test_a_worker_that_is_killed_is_replaced(sidecar: Any, wait_until: Callable[..., Any]) -> None:
+    """Also without its log folder: what comes later is delivered, and nothing twice."""
+    start(sidecar)
+    sidecar.log(batch("run", 1, [1.0, 2.0]))
+    shutil.rmtree(sidecar.data_dir / "logs")
+    subprocess.run(["pkill", "-KILL", "-P", str(sidecar.process.pid)], check=True)
+    sidecar.log(batch("run", 2, [3.0]))
+    status = pb2.GetStatusRequest(run_id="run")
+    wait_until(lambda: sidecar.call("GetStatus", status).runs[0].sinks[0].delivered_row_count == 3)
+    assert sidecar.call("GetRun", pb2.GetRunRequest(run_id="run")).run.row_count == 3
+    assert sidecar.stop()[0] == 0
