@@ -21,14 +21,12 @@ from pillion_sidecar.records import (
     ConfigUpdate,
     Environment,
     Frame,
-    LostRange,
     Offset,
     Record,
     RunFinish,
     RunId,
     RunStart,
     RunState,
-    SummaryUpdate,
     WriterId,
 )
 from pillion_sidecar.sinks import wandb
@@ -145,35 +143,6 @@ def shown(directory: Path) -> dict[str, WandbFile]:
     return files
 
 
-def test_rows_arrive_as_they_were_logged(sink: WandbSink, tmp_path: Path) -> None:
-    """One row per ordinal, holes too, with the user's step and time, and values equal in W&B."""
-    columns = {
-        "loss": np.array([math.nan, math.inf, -math.inf, -0.0, 5e-324]),
-        "count": np.array([2**63 - 1, -(2**63), 0, 2**53 + 1, -1]),
-        "is_best": np.array([True, False, True, False, True]),
-        "a.b/c": np.array([0.1, 1e300, 1.5, 2.0, -3.25]),
-    }
-    steps = np.array([-5, 7, 7, -(2**63), 2**63 - 1])
-    times = np.array([1_700_000_000_123_456_789 + i for i in range(5)])
-    hand_over(
-        sink,
-        start_of(),
-        [Frame(3, steps, times, columns), LostRange(1, 2, 3)],
-        [Frame(10, steps[:1], times[:1], {})],
-        finish_of(),
-    )
-    rows = shown(tmp_path)["run"].rows
-    assert [row["_step"] for row in rows] == [3, 4, 5, 6, 7, 10]
-    assert [row["global_step"] for row in rows] == [*steps.tolist(), -5]
-    assert [row["_timestamp"] for row in rows] == [*(times / 1e9).tolist(), times[0] / 1e9]
-    for key, column in columns.items():
-        np.testing.assert_array_equal([row[key] for row in rows[:5]], column)
-    assert [row["is_best"] for row in rows[:5]] == [True, False, True, False, True]
-    assert all(type(row["is_best"]) is bool for row in rows[:5])
-    assert all(type(row["count"]) is int for row in rows[:5])
-    assert rows[5].keys() == {"_step", "_timestamp", "_runtime", "global_step"}
-
-
 def test_a_step_that_the_user_logs_stands(sink: WandbSink, tmp_path: Path) -> None:
     """His own `global_step` is not overwritten; W&B's own step and time are."""
     values = {"global_step": 42, "_step": 9, "_timestamp": 5}
@@ -230,22 +199,6 @@ def test_config_that_reads_like_an_artifact_is_not_looked_up(
     assert file.config["deep"] == {"data": [f" {text}", {"data": f" {text}"}]}
 
 
-def test_a_summary_set_explicitly_stands_against_logged_values(
-    sink: WandbSink, tmp_path: Path
-) -> None:
-    """Whether rows come before or after it; the last one set counts, the finish's included."""
-    hand_over(
-        sink,
-        start_of(),
-        [frame_of(0, 3.0), SummaryUpdate({"loss": 0.5, "best": 1, "deep": {"x": 2**70}})],
-        [frame_of(1, 2.0), SummaryUpdate({"best": 2})],
-        finish_of(summary={"at": 7, "best": 3}),
-    )
-    summary = shown(tmp_path)["run"].summary
-    assert summary["loss"] == 0.5
-    assert (summary["best"], summary["at"], summary["deep"]) == (3, 7, {"x": 2**70})
-
-
 @pytest.mark.parametrize(
     ("state", "exit_code", "expected"),
     [
@@ -293,22 +246,6 @@ def test_the_position_is_what_was_read_back(sink: WandbSink) -> None:
     assert (sink.position(RUN), sink.row_count(RUN)) == (0, 0)
     settle(sink, 7)
     assert (sink.position(RUN), sink.row_count(RUN)) == (7, 2)
-    sink.apply(RUN, Offset(9), [ConfigUpdate({"x": 1})])
-    settle(sink, 9)
-    sink.finish(Offset(12), finish_of())
-    assert (sink.position(RUN), sink.row_count(RUN)) == (12, 2)
-
-
-def test_a_finished_run_is_known_after_a_restart(open_sink: OpenSink, tmp_path: Path) -> None:
-    """Its cursor is durable, and what lies before it is ignored."""
-    entries = (start_of(), [frame_of(0, 1.0, 2.0)], finish_of())
-    hand_over(open_sink(), *entries)
-    sink = open_sink()
-    assert (sink.position(RUN), sink.row_count(RUN)) == (3, 2)
-    sink.start(Offset(1), start_of())
-    sink.apply(RUN, Offset(2), [frame_of(0, 1.0, 2.0)])
-    sink.finish(Offset(3), finish_of())
-    assert len(shown(tmp_path)["run"].rows) == 2
 
 
 def test_a_run_that_has_not_ended_is_never_shown(open_sink: OpenSink, tmp_path: Path) -> None:
