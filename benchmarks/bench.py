@@ -1,6 +1,6 @@
 """Figures for `docs/benchmarks.md`: what `log()` costs, and points per second until acked.
 
-    make bench                 all of it, about two minutes; prints Markdown
+    make bench                 all of it, about a minute; prints Markdown
     make bench ARGS=--quick    a tenth of the rows
 
 Three measurements in one run, side by side on the same machine:

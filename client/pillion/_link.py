@@ -83,7 +83,7 @@ class Link:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._unacked: deque[Batch] = deque()
-        self._unacked_bytes = 0
+        self._unacked_bytes = self._kept_sequence = 0
         self._outgoing: queue.SimpleQueue[bytes | None] | None = None
         """What gRPC sends on the open stream; None ends it. Set while there is a stream."""
         self._journal_id = ""
@@ -198,6 +198,7 @@ class Link:
         with self._lock:
             self._unacked.append(batch)
             self._unacked_bytes += len(batch.message)
+            self._kept_sequence = batch.sequence
             if self._outgoing is not None:
                 self._outgoing.put(batch.message)
 
@@ -284,8 +285,8 @@ class Link:
             self._changed.notify_all()
             encoder = self._encoder
             outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-            last_here = encoder.last_sequence if encoder else 0
-            first_here = self._unacked[0].sequence if self._unacked else last_here + 1
+            # What is being encoded is not here yet: it comes behind what is.
+            first_here = self._unacked[0].sequence if self._unacked else self._kept_sequence + 1
             if encoder is not None and started.last_sequence + 1 < first_here:
                 # How many rows a part of them held nobody counts any more.
                 rows = 0 if started.last_sequence else self._acked_rows
@@ -312,6 +313,7 @@ class Link:
     def _note_failure(self, grpc: Any, error: Exception) -> None:
         code = error.code() if isinstance(error, grpc.RpcError) else None
         text = error.details() if isinstance(error, grpc.RpcError) else str(error)
+        text = text or type(error).__name__
         if code in {getattr(grpc.StatusCode, name) for name in _FINAL_CODES}:
             if not self.is_started:
                 self._refuse(text)

@@ -17,7 +17,7 @@ from typing import Any, Self
 from pillion._batch import Update
 from pillion._config import Config, Summary
 from pillion._link import Counts, Finish, Link, Start, warn
-from pillion.plain import DEPTH_MAX, Value, to_number, to_text
+from pillion.plain import DEPTH_MAX, VALUES_MAX, Value, to_number, to_text
 
 ROWS_MAX = 100_000
 """Rows that wait to be encoded. Only a sidecar that is away for long, or a loop that does nothing
@@ -119,7 +119,7 @@ class Run:
 
     def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
         """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
-        return self._link.flush(timeout_s)
+        return self in open_runs and self._link.flush(timeout_s)
 
     def finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
         """End the run. Waits `FINISH_WAIT_S` at most; never for W&B.
@@ -201,14 +201,16 @@ class Run:
 
     def _change(self, kind: str, values: dict[str, Value]) -> None:
         """Queue a change of config or summary, in order with the rows."""
-        if self._rows_max != _CLOSED:
+        if len(self._queue) >= self._rows_max:
+            self._refused_value_count += len(values)
+        else:
             self._link.update(Update(kind, values))
 
     def _read(self, row: Mapping[Any, Any]) -> dict[str, float | int | bool]:
         """Make a row plain: the slow way, for rows that hold more than numbers."""
         plain: dict[str, float | int | bool] = {}
-        for key, value in _flat(row, "", DEPTH_MAX):
-            number = to_number(value)
+        for key, value in _flat(row, "", DEPTH_MAX, [VALUES_MAX]):
+            number = value if type(value) in _PLAIN_TYPES else to_number(value)
             if number is None:
                 self._refused_value_count += 1
             else:
@@ -266,14 +268,20 @@ def exit_code_of(code: Any) -> int:
     return code & 0xFF if isinstance(code, int) else 1  # a process's parent sees eight bits
 
 
-def _flat(row: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield what nested mappings hold; one that cannot be read, or too deep, as it is."""
+def _flat(
+    row: Mapping[Any, Any], prefix: str, depth: int, room: list[int]
+) -> Iterator[tuple[str, Any]]:
+    """Yield what nested mappings hold; one that cannot be read, or is too much, as it is."""
     for key, value in row.items():
         name = f"{prefix}{to_text(key)}"
+        room[0] -= 1
+        if type(value) in _PLAIN_TYPES:
+            yield name, value
+            continue
         nested = None
         try:
-            if depth and isinstance(value, Mapping):
-                nested = list(_flat(value, f"{name}/", depth - 1))
+            if depth and isinstance(value, Mapping) and len(value) <= room[0]:
+                nested = list(_flat(value, f"{name}/", depth - 1, room))
         except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
             nested = None
         if nested is None:

@@ -12,29 +12,41 @@ from typing import Any, TypeAlias
 Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | dict[str, Value] | None"
 """What a config or summary may hold."""
 
+VALUES_MAX = 10_000
+"""Values of one config, summary or row, nested ones included."""
 DEPTH_MAX = 28
-"""How deep values may be nested; deeper ones are kept as text. Protobuf reads 31 levels of them."""
+"""How deep values may be nested. Protobuf reads 31 levels of them."""
 KEY_BYTES_MAX = 1024
 """Longer keys are cut, as the sidecar takes none of them."""
-ELEMENTS_MAX = 10_000
-"""Longer lists are not kept, only that they were there."""
 INTEGER_BITS_MAX = 12_000
 """Larger integers are kept as hexadecimal text: some 3,600 digits in decimal."""
 
 
-def to_plain(value: Any, depth: int = DEPTH_MAX) -> Value:
-    """Copy a value into plain Python. Never raises.
+def to_plain(value: Any) -> Value:
+    """Copy a value into plain Python. Never raises, and takes bounded time.
 
     Dataclasses and mappings become dicts, sets and sequences lists, one-element tensors and arrays
-    numbers, and what nothing is known of its `str()`.
+    numbers, and what nothing is known of its `str()`. Of what is nested too deep, or too large,
+    only the type is kept.
     """
+    return _plain(value, DEPTH_MAX, [VALUES_MAX])
+
+
+def to_plain_dict(values: Mapping[Any, Any]) -> dict[str, Value]:
+    """Copy a mapping into plain Python; its keys become text."""
+    return _plain_dict(values, DEPTH_MAX, [VALUES_MAX])
+
+
+def _plain(value: Any, depth: int, room: list[int]) -> Value:
+    """Copy a value; `room[0]` counts down the values that there is still room for."""
+    room[0] -= 1
     if value is None or type(value) in {bool, float, bytes}:
         plain: Value = value
         return plain
     try:
         match value:
             case Enum():
-                return to_plain(value.value, depth)
+                return _plain(value.value, depth - 1, room)
             case str():
                 return to_text(value)
             case bool():
@@ -45,16 +57,15 @@ def to_plain(value: Any, depth: int = DEPTH_MAX) -> Value:
                 return float(value)
             case bytearray():
                 return bytes(value)
-        if depth > 0:
-            if is_dataclass(value) and not isinstance(value, type):
-                value = {each.name: getattr(value, each.name) for each in fields(value)}
-            match value:
-                case Mapping():
-                    return to_plain_dict(value, depth - 1)
-                case Sequence() | AbstractSet():
-                    if len(value) > ELEMENTS_MAX:
-                        return f"<{type(value).__name__} of {len(value)} elements>"
-                    return [to_plain(element, depth - 1) for element in value]
+        if is_dataclass(value) and not isinstance(value, type):
+            value = {each.name: getattr(value, each.name) for each in fields(value)}
+        match value:
+            case Mapping() | Sequence() | AbstractSet() if depth <= 0 or len(value) > room[0]:
+                return f"<{type(value).__name__} of {len(value)} elements>"
+            case Mapping():
+                return _plain_dict(value, depth - 1, room)
+            case Sequence() | AbstractSet():
+                return [_plain(element, depth - 1, room) for element in value]
         if (number := to_number(value)) is not None:
             return number
     except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
@@ -62,9 +73,8 @@ def to_plain(value: Any, depth: int = DEPTH_MAX) -> Value:
     return to_text(value)
 
 
-def to_plain_dict(values: Mapping[Any, Any], depth: int = DEPTH_MAX) -> dict[str, Value]:
-    """Copy a mapping into plain Python; its keys become text."""
-    return {_to_key(key): to_plain(value, depth) for key, value in values.items()}
+def _plain_dict(values: Mapping[Any, Any], depth: int, room: list[int]) -> dict[str, Value]:
+    return {_to_key(key): _plain(value, depth, room) for key, value in values.items()}
 
 
 def to_number(value: Any) -> bool | int | float | None:

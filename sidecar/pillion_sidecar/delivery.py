@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ from pillion_sidecar.settings import Settings, WandbMode
 RESTART_MIN_S, RESTART_MAX_S = 0.1, 30.0
 STABLE_S = 60.0
 """A worker that has run for so long is restarted at once."""
+
+_DRAIN = b'{"drain": true}\n'
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Delivery:
     def progress(self, sink: str, run_id: RunId) -> Progress:
         """Tell how far a sink has come with a run."""
         worker = self._workers[sink]
-        progress = worker.progress[run_id]
+        progress = worker.progress.get(run_id, Progress())
         return (
             progress
             if progress.error or not worker.error
@@ -85,7 +86,7 @@ class Delivery:
                     remaining = [
                         (run_id, offset)
                         for run_id, offset in remaining
-                        if offset > max(worker.progress[run_id].offset, worker.through)
+                        if offset > max(self.progress(sink, run_id).offset, worker.through)
                     ]
                     if not remaining:
                         break
@@ -117,9 +118,11 @@ class _Worker:
             "wandb_dir": str(settings.wandb_dir),
         }
         self._writer: asyncio.StreamWriter | None = None
+        self._is_draining = False
         self._drained = asyncio.Event()
+        """Set when a draining worker has nothing left, or can do nothing."""
         self._task: asyncio.Task[None] | None = None
-        self.progress: dict[RunId, Progress] = defaultdict(Progress)
+        self.progress: dict[RunId, Progress] = {}
         self.through = Offset(0)
         self.error = ""
         self.moved = asyncio.Event()
@@ -134,12 +137,12 @@ class _Worker:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def drain(self, timeout_s: float) -> bool:
-        self._drained.clear()
+        self._is_draining = True
         if self._writer is not None:
-            self._writer.write(b'{"drain": true}\n')
+            self._writer.write(_DRAIN)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), timeout_s)
-        return self._drained.is_set()
+        return self._drained.is_set() and not self.error
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -153,8 +156,8 @@ class _Worker:
             started_s = time.monotonic()
             try:
                 code = await self._run_once()
-            except OSError as error:  # no room for a process, a socket or a log file
-                code, self.error = None, f"its worker could not be started: {error}"
+            except (OSError, ValueError) as error:  # no room for it, or it said nonsense
+                code, self.error = None, f"its worker could not be run: {error}"
             if time.monotonic() - started_s > STABLE_S:
                 restart_s = 0.0
             self.error = self.error or f"its worker ended with code {code}; see {self._log_path}"
@@ -169,6 +172,8 @@ class _Worker:
             process = _spawn(theirs, log_file)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         self._writer.write(json.dumps(self._setup).encode() + b"\n")
+        if self._is_draining:
+            self._writer.write(_DRAIN)
         try:
             with suppress(ConnectionResetError):
                 while line := await reader.readline():
@@ -193,6 +198,7 @@ class _Worker:
             self._drained.set()
         elif "failed" in message:
             self.error = message["failed"]
+            self._drained.set()
         self.moved.set()
         self.moved = asyncio.Event()
 

@@ -36,7 +36,6 @@ from pillion_sidecar.settings import Settings
 
 PROJECT = "pillion-demo"
 REFRESH_S = 0.5
-READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 """How long trainers and sidecar may take to end cleanly before they are killed."""
 
@@ -74,7 +73,7 @@ def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
     with _signals_as_interrupt(), ExitStack() as stack:
         try:
             _prepare(console)
-            stack.enter_context(_sidecar(settings, console))
+            settings = stack.enter_context(_sidecar(settings, console))
             logs = settings.data_dir / "logs"
             for trainer in trainers:
                 stack.enter_context(_running(trainer, settings, logs, group=f"demo-{stamp}"))
@@ -108,12 +107,13 @@ def _prepare(console: Console) -> None:
 
 
 @contextmanager
-def _sidecar(settings: Settings, console: Console) -> Iterator[None]:
-    """Use the sidecar that is here, or run one for as long as the demo takes."""
+def _sidecar(settings: Settings, console: Console) -> Iterator[Settings]:
+    """Use the sidecar that is here, or run one meanwhile; yield its settings."""
     with Asker(settings) as ask:
         if ask.is_sidecar:
-            console.print(f"The sidecar at {settings.listen} is used.")
-            yield
+            data_dir = ask.status(pb2.GetStatusRequest()).data_dir
+            console.print(f"The sidecar at {settings.listen} is used, with its data in {data_dir}.")
+            yield settings.model_copy(update={"data_dir": Path(data_dir)})
             return
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     (settings.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -139,7 +139,7 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[None]:
             raise SettingsError(f"The sidecar did not start; {log_path} says why.")
     console.print(f"A sidecar listens at {settings.listen}.")
     try:
-        yield
+        yield settings
     finally:
         console.print("The sidecar delivers what is left, then stops …")
         _end(process, signal.SIGTERM)
@@ -187,8 +187,9 @@ def _watch(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> int:
 
 
 def _runs(trainers: Sequence[_Trainer], ask: Asker) -> dict[str, run_pb2.Run]:
-    response = ask.runs(pb2.ListRunsRequest(project=PROJECT, page_size=len(trainers)))
-    return {run.run_id: run for run in response.runs}
+    response = ask.runs(pb2.ListRunsRequest(project=PROJECT))
+    ids = {trainer.run_id for trainer in trainers}
+    return {run.run_id: run for run in response.runs if run.run_id in ids}
 
 
 def _progress_table(trainers: Sequence[_Trainer], runs: Mapping[str, run_pb2.Run]) -> Table:

@@ -250,13 +250,14 @@ class Journal:
     def _failed(self, cause: sqlite3.Error) -> LimitError | DiskError:
         """Forget what was not committed; stop for good unless it may go well later."""
         self._roll_back()
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # without what extends it
+        if code == sqlite3.SQLITE_FULL:
             return LimitError(
                 "The disk that holds the journal is full; nothing of this was kept. "
                 "Free some room: intake goes on by itself.",
                 reason="DISK_FULL",
             )
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+        if code == sqlite3.SQLITE_BUSY:
             return LimitError(
                 "Another process holds the journal's lock; nothing of this was kept. "
                 "See who has journal.db open: intake goes on by itself.",

@@ -71,16 +71,16 @@ class Queries:
         journaled = await self._read_journal(
             lambda journal: self._journaled(journal, request.run_id)
         )
-        runs = [self._run_status(run) for run in journaled]
-        active = [run.run_id for run in journaled if run.state is RunState.RUNNING]
+        shown = journaled[:STATUS_RUNS_MAX]
+        active = [run.run_id for run in shown if run.state is RunState.RUNNING]
         mode = self._settings.wandb_mode
         return telemetry_service_pb2.GetStatusResponse(
-            sentence=_sentence(runs),
+            sentence=self._sentence(journaled),
             version=__version__,
             journal_id=self._journal_id,
             data_dir=str(self._settings.data_dir),
             start_time=self._started,
-            runs=runs[:STATUS_RUNS_MAX],
+            runs=map(self._run_status, shown),
             wandb=run_pb2.WandbStatus(
                 enabled=mode is not WandbMode.DISABLED,
                 available=importlib.util.find_spec("wandb") is not None,
@@ -145,18 +145,16 @@ class Queries:
             )
         return status
 
-
-def _sentence(runs: Sequence[run_pb2.RunStatus]) -> str:
-    """Say whether the data is safe: "All 12,000 rows of 3 runs are on disk; store has all."."""
-    row_count = sum(run.journaled_row_count for run in runs)
-    lags: dict[str, int] = {}
-    for run in runs:
-        for sink in run.sinks:
-            lags[sink.sink] = lags.get(sink.sink, 0) + sink.lag_row_count
-    rows = "1 row" if row_count == 1 else f"{row_count:,} rows"
-    parts = [f"All {rows} of {len(runs)} run{'s' * (len(runs) != 1)} are on disk"]
-    parts += [
-        f"{sink} is {lag:,} row{'s' * (lag != 1)} behind" if lag else f"{sink} has all"
-        for sink, lag in lags.items()
-    ]
-    return "; ".join(parts) + "."
+    def _sentence(self, runs: Sequence[JournaledRun]) -> str:
+        """Say whether the data is safe: "All 12,000 rows of 3 runs are on disk; store has all."."""
+        row_count = sum(run.row_count for run in runs)
+        rows = "1 row" if row_count == 1 else f"{row_count:,} rows"
+        parts = [f"All {rows} of {len(runs)} run{'s' * (len(runs) != 1)} are on disk"]
+        for sink in self._delivery.sinks:
+            lag = sum(
+                max(0, run.row_count - self._delivery.progress(sink, run.run_id).row_count)
+                for run in runs
+            )
+            behind = f"{lag:,} row{'s' * (lag != 1)} behind"
+            parts.append(f"{sink} is {behind}" if lag else f"{sink} has all")
+        return "; ".join(parts) + "."

@@ -45,6 +45,7 @@ _CODES_BY_REASON = {
     "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "RECORD_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
+    "NOT_IMPLEMENTED": grpc.StatusCode.UNIMPLEMENTED,
     "TOKEN_WRONG": grpc.StatusCode.UNAUTHENTICATED,
 }
 _CODES_BY_FAULT = {
@@ -245,7 +246,7 @@ def _streaming(behaviour: Callable[[Any, _Context], AsyncGenerator[Any]]) -> Cal
 
 
 def _unimplemented(name: str, *, is_stream: bool) -> Callable[..., Any]:
-    error = PillionError(
+    error = PeerError(
         f"{name} is part of the contract, but this version does not have it yet.",
         "NOT_IMPLEMENTED",
     )
@@ -260,12 +261,15 @@ def _unimplemented(name: str, *, is_stream: bool) -> Callable[..., Any]:
     return stream if is_stream else answer
 
 
+def code_of(error: PillionError) -> grpc.StatusCode:
+    """Return the code for an error of ours."""
+    return _CODES_BY_REASON.get(error.reason) or _CODES_BY_FAULT[type(error)]
+
+
 async def abort(context: _Context, error: Exception) -> NoReturn:
     """End a call with an error: ours as it is, others as INTERNAL without their details."""
     if isinstance(error, PillionError):
-        code = _CODES_BY_REASON.get(error.reason) or _CODES_BY_FAULT.get(
-            type(error), grpc.StatusCode.UNIMPLEMENTED
-        )
+        code = code_of(error)
     else:
         log.error("an RPC failed", exc_info=error)
         code = grpc.StatusCode.INTERNAL

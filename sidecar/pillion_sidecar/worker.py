@@ -46,6 +46,8 @@ from pillion_sidecar.sinks import Sink
 SLICE_BYTES_MAX = 4 * 1024 * 1024
 """How much of one run is handed over before another run has its turn."""
 FLUSH_INTERVAL_S = 1.0
+ERROR_CHARACTERS_MAX = 1000
+"""Of an error that is reported; the sidecar reads lines of 64 KiB at most."""
 RETRY_MIN_S, RETRY_MAX_S, RETRY_DOUBLINGS_MAX = 0.5, 60.0, 10
 
 _FOREIGN = (
@@ -132,8 +134,8 @@ class Courier:
         if run.handed is not None:
             try:
                 return self._sink.position(run_id), self._sink.row_count(run_id), run.error
-            except SinkError as error:
-                run.handed, run.error = None, str(error)
+            except PillionError as error:
+                run.handed, run.error = None, str(error)[:ERROR_CHARACTERS_MAX]
         position, row_count = run.reported[:2] if run.reported else (Offset(0), 0)
         return position, row_count, run.error
 
@@ -178,7 +180,7 @@ class Courier:
             doublings = min(run.failure_count - 1, RETRY_DOUBLINGS_MAX)
             retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
             run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
-            run.error = str(error) or type(error).__name__
+            run.error = (str(error) or type(error).__name__)[:ERROR_CHARACTERS_MAX]
             run.handed = None
         else:
             run.failure_count, run.error = 0, ""

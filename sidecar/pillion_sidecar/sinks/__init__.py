@@ -17,7 +17,7 @@ __all__ = ["Sink"]
 class Sink(Protocol):
     """A destination. All sinks pass `tests/contract/test_sinks.py`.
 
-    Every call but `position` may raise `SinkError`: nothing of that call counts, and it is repeated
+    Every call may raise `SinkError`: nothing of that call counts, and it is repeated
     later with the same arguments. For one run, offsets only grow; each names the last journal entry
     that the call covers.
     """
