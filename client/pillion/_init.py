@@ -13,6 +13,9 @@ from pillion._run import Run
 from pillion.address import Address, default_address
 from pillion.plain import to_plain_dict, to_text
 
+LINE_CHARACTERS_MAX, NOTES_CHARACTERS_MAX = 256, 16_384
+"""Longer names, tags and notes are cut: in UTF-8 the sidecar takes four times as many bytes."""
+
 _current: Run | None = None
 _has_warned = False
 
@@ -23,10 +26,10 @@ def init(
     config: Mapping[str, Any] | None = None,
     *,
     id: str | None = None,
-    tags: list[str] | tuple[str, ...] = (),
-    notes: str = "",
-    group: str = "",
-    job_type: str = "",
+    tags: list[str] | tuple[str, ...] | None = None,
+    notes: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
     resume: str = "allow",
     address: str | None = None,
     token: str | None = None,
@@ -65,12 +68,12 @@ def init(
         writer_id=uuid.uuid4().hex,
         resume=resume,
         fields={
-            "project": to_text(project or "uncategorized"),
-            "name": to_text(name or run_id),
-            "group": to_text(group),
-            "job_type": to_text(job_type),
-            "tags": [to_text(tag) for tag in ([tags] if isinstance(tags, str) else tags)],
-            "notes": to_text(notes),
+            "project": _line(project or "uncategorized"),
+            "name": _line(name or run_id),
+            "group": _line(group or ""),
+            "job_type": _line(job_type or ""),
+            "tags": [_line(tag) for tag in ([tags] if isinstance(tags, str) else tags or ())],
+            "notes": to_text(notes or "")[:NOTES_CHARACTERS_MAX],
             "environment": environment(),
             "time_unix_nano": time.time_ns(),
         },
@@ -85,7 +88,7 @@ def init(
             "gRPC does not survive that. Start it with the `spawn` method."
         )
     run = _current = Run(
-        address, token or os.environ.get("PILLION_TOKEN", ""), start, is_quiet=is_quiet
+        address, (token or os.environ.get("PILLION_TOKEN", "")).strip(), start, is_quiet=is_quiet
     )
     if _exit.is_forked:
         run.abandon()
@@ -117,6 +120,10 @@ def of_current_run(name: str) -> object:
             raise AttributeError(f"pillion.{name} belongs to a run; call pillion.init() first.")
         return getattr(_current, name)
     raise AttributeError(f"module 'pillion' has no attribute {name!r}")
+
+
+def _line(text: Any) -> str:
+    return to_text(text)[:LINE_CHARACTERS_MAX]
 
 
 def _warn_once() -> None:

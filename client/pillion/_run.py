@@ -139,14 +139,18 @@ class Run:
         """Begin what `finish` does, and do not wait: several runs can so end at the same time."""
         if self._rows_max == _CLOSED:
             return
+        if not isinstance(exit_code, int):
+            exit_code = exit_code_of(exit_code)
+        finish = Finish(
+            min(max(exit_code, _EXIT_CODE_MIN), _EXIT_CODE_MAX),
+            state if state in _STATES else "",
+            to_text(reason)[:REASON_CHARACTERS_MAX],
+        )
         if self._uncommitted:
             self.log({})
         self._rows_max = _CLOSED
         self._finish_deadline_s = time.monotonic() + FINISH_WAIT_S
-        exit_code = min(max(exit_code, _EXIT_CODE_MIN), _EXIT_CODE_MAX)
-        state = state if state in _STATES else ""
-        reason = to_text(reason)[:REASON_CHARACTERS_MAX]
-        self._link.begin_finish(Finish(exit_code, state, reason))
+        self._link.begin_finish(finish)
 
     def abandon(self) -> None:
         """Take nothing more, in a forked child: the parent's run is the parent's."""

@@ -86,6 +86,7 @@ def _compare_message(comparison: Comparison) -> telemetry_service_pb2.CompareRes
         metric=comparison.metric or "",
         best_run_id=comparison.best_run_id or "",
         config_differences=map(_difference_message, comparison.config_differences),
+        config_difference_count=comparison.config_difference_count,
     )
 
 

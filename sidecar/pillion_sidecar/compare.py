@@ -21,6 +21,7 @@ compared as a whole. As in what trainers do with it, 1 equals 1.0, and NaN equal
 not 1, the text "1" is not 1, and a missing key is not None.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -37,6 +38,9 @@ from pillion_sidecar.store import Series, StoredRun
 
 RUNS_MIN, RUNS_MAX = 2, 10
 """How many runs can be compared at once; fewer and more are refused."""
+
+DIFFERENCES_MAX = 1000
+"""So many differences of config are given; the rest is counted."""
 
 NAMES_SHOWN = 8
 """So many metrics an error names when one is asked for that does not exist."""
@@ -120,6 +124,8 @@ class Comparison:
     metric: str | None
     best_run_id: RunId | None
     config_differences: tuple[ConfigDifference, ...]
+    """The first `DIFFERENCES_MAX` by key."""
+    config_difference_count: int
 
 
 def check_run_ids(run_ids: Sequence[str]) -> None:
@@ -157,12 +163,15 @@ def compare(
         )
     deciding = metrics.get(metric or _deciding_key(metrics))
     best_run_id = deciding.best_run_id if deciding else None
+    differing = _config_differences(runs)
+    differences = tuple(itertools.islice(differing, DIFFERENCES_MAX))
     return Comparison(
         runs=tuple(runs),
         metrics=tuple(metrics.values()),
         metric=deciding.key if deciding and best_run_id else None,
         best_run_id=best_run_id,
-        config_differences=tuple(_config_differences(runs)),
+        config_differences=differences,
+        config_difference_count=len(differences) + sum(1 for _ in differing),
     )
 
 

@@ -162,7 +162,7 @@ class _Worker:
                 restart_s = 0.0
             self.error = self.error or f"its worker ended with code {code}; see {self._log_path}"
             log.warning("sink %s: %s; restart in %.1f s", self._name, self.error, restart_s)
-            await asyncio.sleep(restart_s)
+            await asyncio.sleep(min(restart_s, RESTART_MIN_S) if self._is_draining else restart_s)
             restart_s = min(max(2 * restart_s, RESTART_MIN_S), RESTART_MAX_S)
 
     async def _run_once(self) -> int | None:

@@ -93,6 +93,9 @@ def comparison_view(response: pb2.CompareResponse) -> RenderableType:
                 ),
             )
         parts += ["", config]
+        left_out = response.config_difference_count - len(response.config_differences)
+        if left_out:
+            parts.append(f"... and {left_out:,} more that differ")
     return Group(*parts)
 
 
@@ -184,6 +187,7 @@ def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
             }
             for metric in response.metrics
         },
+        "config_difference_count": response.config_difference_count,
         "config_differences": {
             difference.key: {
                 setting.run_id: _json(from_any_value(setting.value))

@@ -169,11 +169,14 @@ class Courier:
             if run.handed is None:
                 run.handed = self._cursor(run_id, run.target)
             entries = self._reader.entries(run_id, run.handed, SLICE_BYTES_MAX)
-            for offset in _hand_over(self._sink, run_id, entries):
+            for offset in _hand_over(self._sink, run_id, entries, run.target):
                 run.handed = offset
         except Exception as error:
             # Whatever it was, it concerns this run alone; the others go on. What the sink has
             # confirmed counts, the rest it gets again.
+            run.handed = None
+            if isinstance(error, SinkError) and error.reason == "RUN_REOPENED":
+                return  # no failure: it gets the run from the start, at once
             if not isinstance(error, SinkError):
                 log.exception("sink failed on run %s", run_id)
             run.failure_count += 1
@@ -181,17 +184,24 @@ class Courier:
             retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
             run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
             run.error = (str(error) or type(error).__name__)[:ERROR_CHARACTERS_MAX]
-            run.handed = None
         else:
             run.failure_count, run.error = 0, ""
 
 
-def _hand_over(sink: Sink, run_id: RunId, entries: Sequence[Entry]) -> Iterator[Offset]:
-    """Give a sink a run's entries; batches in a row as one slice. Yields what it has taken."""
+def _hand_over(
+    sink: Sink, run_id: RunId, entries: Sequence[Entry], target: Offset
+) -> Iterator[Offset]:
+    """Give a sink a run's entries; batches in a row as one slice. Yields what it has taken.
+
+    An end behind which the run went on is none: some sinks would have to begin it anew for that.
+    """
     records: list[Record] = []
     offset = Offset(0)
     for entry in entries:
-        if entry.kind in (EntryKind.START, EntryKind.END):
+        # What was just read may be newer than the target.
+        is_last = entry is entries[-1] and entry.offset >= target
+        is_end = entry.kind is EntryKind.END and is_last
+        if entry.kind is EntryKind.START or is_end:
             if records:
                 sink.apply(run_id, offset, records)
                 yield offset
@@ -207,7 +217,7 @@ def _hand_over(sink: Sink, run_id: RunId, entries: Sequence[Entry]) -> Iterator[
             if entry.payload is None:
                 _report_damage(entry)
                 records.append(LostRange(entry.sequence, entry.sequence, entry.row_count))
-            elif entry.kind is EntryKind.FINISH:
+            elif entry.kind in (EntryKind.FINISH, EntryKind.END):
                 records.append(SummaryUpdate(decode_finish(entry.payload).summary))
             else:
                 records.extend(decode_batch(entry.payload, entry.first_ordinal))

@@ -283,3 +283,20 @@ def test_a_forked_child_is_told_that_nothing_of_it_is_kept(
     assert [run.run_id for run in sidecar.call("ListRuns", pb2.ListRunsRequest()).runs] == [
         "parent"
     ]
+
+
+def test_odd_arguments_neither_stop_training_nor_the_end(
+    sidecar: Any, run_python: Callable[..., Any]
+) -> None:
+    """None where wandb takes None, names of any length, an exit code that is text."""
+    code = (
+        "import pillion\n"
+        "run = pillion.init(id='odd', tags=None, notes=None, name='n' * 9999, quiet=True)\n"
+        "run.log({'loss': 1.0}); run.finish('oh no')\n"
+    )
+    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    _, errors = trainer.communicate(timeout=60)
+    assert (trainer.returncode, errors) == (0, "")
+    run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="odd")).run
+    assert (run.state, run.exit_code) == (record_pb2.RUN_STATE_FAILED, 1)
+    assert run.row_count == 1

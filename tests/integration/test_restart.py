@@ -117,3 +117,33 @@ def test_every_row_is_in_wandb_and_in_the_store_once_after_the_sidecar_was_kille
         assert file.summary["best"] == rank
         assert file.exit_code == 0
     store.close()
+
+
+def test_a_run_that_was_resumed_many_times_is_one_whole_run_at_wandb(
+    make_sidecar: Callable[..., Any], run_python: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    """Ends behind which a run went on are none; all rows are in one folder, once."""
+    sidecar = make_sidecar("--wandb-mode", "disabled")
+    code = (
+        "import pillion\n"
+        "for _ in range(8):\n"
+        "    run = pillion.init(id='again', quiet=True)\n"
+        "    run.log({'loss': 1.0}); run.finish()\n"
+    )
+    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    _, errors = trainer.communicate(timeout=60)
+    assert trainer.returncode == 0, errors
+    sidecar.stop()
+    sidecar = make_sidecar()
+    status = pb2.GetStatusRequest(run_id="again")
+
+    def sinks() -> dict[str, int]:
+        (run,) = sidecar.call("GetStatus", status).runs
+        return {sink.sink: sink.delivered_row_count for sink in run.sinks}
+
+    wait_until(lambda: sinks() == {"store": 8, "wandb": 8})
+    (path,) = (sidecar.data_dir / "wandb" / "wandb").glob("*-again/*.wandb")
+    file = read_wandb_file(path)
+    assert [row["_step"] for row in file.rows] == list(range(8))
+    assert [row["global_step"] for row in file.rows] == list(range(8))
+    assert file.exit_code == 0

@@ -4,6 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 
 from pillion._batch import Row, Update
 from pillion._encoding import Encoder
+from pillion.v1 import record_pb2
 from pillion_sidecar import worker
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.journal import Journal
-from pillion_sidecar.journal_reader import EntryKind, JournalReader
+from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
 from pillion_sidecar.records import (
     Environment,
     Offset,
@@ -511,3 +513,30 @@ def test_cursor_of_another_journal_is_a_reported_loss(
     assert f"The cursor {cursor} is not of this journal" in told[-1]["error"]
     assert steps(sink.runs[RUN]) == [1]
     assert not any("through" in change for change in told)
+
+
+def test_end_is_told_though_it_is_newer_than_the_last_look() -> None:
+    """Entries that came between the look and the reading are taken as they are."""
+    finish = Entry(
+        Offset(7),
+        RunId("run"),
+        WriterId("w"),
+        0,
+        EntryKind.END,
+        0,
+        0,
+        record_pb2.RunFinish(run_id="run", state=record_pb2.RUN_STATE_FAILED).SerializeToString(),
+    )
+    started = replace(
+        finish,
+        offset=Offset(6),
+        kind=EntryKind.START,
+        payload=record_pb2.RunStart(run_id="run").SerializeToString(),
+    )
+    sink = MemorySink()
+    assert list(worker._hand_over(sink, RunId("run"), [started, finish], Offset(6))) == [6, 7]
+    assert sink.runs[RunId("run")].state is RunState.FAILED
+    again = replace(started, offset=Offset(8))
+    sink = MemorySink()
+    list(worker._hand_over(sink, RunId("run"), [started, finish, again], Offset(8)))
+    assert sink.runs[RunId("run")].finish is None

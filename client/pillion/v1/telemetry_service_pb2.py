@@ -27,15 +27,15 @@ from pillion.v1 import record_pb2 as pillion_dot_v1_dot_record__pb2
 from pillion.v1 import run_pb2 as pillion_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pillion/v1/telemetry_service.proto\x12\npillion.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pillion/v1/record.proto\x1a\x14pillion/v1/run.proto\"\xc3\x02\n\x0fStartRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05group\x18\x05 \x01(\t\x12\x10\n\x08job_type\x18\x06 \x01(\t\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\r\n\x05notes\x18\x08 \x01(\t\x12(\n\x06\x63onfig\x18\t \x01(\x0b\x32\x18.pillion.v1.KeyValueList\x12,\n\x0b\x65nvironment\x18\n \x01(\x0b\x32\x17.pillion.v1.Environment\x12(\n\x06resume\x18\x0b \x01(\x0e\x32\x18.pillion.v1.ResumePolicy\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x01\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x15\n\rlast_sequence\x18\x04 \x01(\x04\x12\x12\n\nis_resumed\x18\x05 \x01(\x08\x12\x14\n\x0cnext_ordinal\x18\x06 \x01(\x03\"5\n\x11LogMetricsRequest\x12 \n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x11.pillion.v1.Batch\"O\n\x12LogMetricsResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x63ked_sequence\x18\x03 \x01(\x04\"n\n\x12LogArtifactRequest\x12(\n\x08manifest\x18\x01 \x01(\x0b\x32\x14.pillion.v1.ArtifactH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.pillion.v1.BlobChunkH\x00\x42\x06\n\x04part\"?\n\tBlobChunk\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"t\n\x13LogArtifactResponse\x12+\n\x07missing\x18\x01 \x01(\x0b\x32\x18.pillion.v1.MissingBlobsH\x00\x12(\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x14.pillion.v1.ArtifactH\x00\x42\x06\n\x04part\"\x1e\n\x0cMissingBlobs\x12\x0e\n\x06sha256\x18\x01 \x03(\x0c\"\xbf\x01\n\x10\x46inishRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x15\n\rlast_sequence\x18\x03 \x01(\x04\x12\x11\n\texit_code\x18\x04 \x01(\x05\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.pillion.v1.RunState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12)\n\x07summary\x18\x07 \x01(\x0b\x32\x18.pillion.v1.KeyValueList\"U\n\x11\x46inishRunResponse\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.pillion.v1.RunState\x12\x1b\n\x13journaled_row_count\x18\x02 \x01(\x03\"1\n\x0e\x43ompareRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\"\xcb\x01\n\x0f\x43ompareResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.pillion.v1.Run\x12-\n\x07metrics\x18\x02 \x03(\x0b\x32\x1c.pillion.v1.MetricComparison\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x13\n\x0b\x62\x65st_run_id\x18\x04 \x01(\t\x12\x38\n\x12\x63onfig_differences\x18\x05 \x03(\x0b\x32\x1c.pillion.v1.ConfigDifference\x12\x0b\n\x03url\x18\x06 \x01(\t\"\xad\x01\n\x10UpdateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05notes\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08\x61\x64\x64_tags\x18\x04 \x03(\t\x12\x13\n\x0bremove_tags\x18\x05 \x03(\t\x12(\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x18.pillion.v1.KeyValueListB\x07\n\x05_nameB\x08\n\x06_notes\"1\n\x11UpdateRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.pillion.v1.Run\"\xa6\x01\n\x10\x43onfigureRequest\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x07project\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x65ntity\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07\x61pi_key\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0c\n\x04tags\x18\x05 \x03(\tB\n\n\x08_enabledB\n\n\x08_projectB\t\n\x07_entityB\n\n\x08_api_key\";\n\x11\x43onfigureResponse\x12&\n\x05wandb\x18\x01 \x01(\x0b\x32\x17.pillion.v1.WandbStatus\"\"\n\x10GetStatusRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\xd9\x01\n\x11GetStatusResponse\x12\x10\n\x08sentence\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61ta_dir\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04runs\x18\x06 \x03(\x0b\x32\x15.pillion.v1.RunStatus\x12&\n\x05wandb\x18\x07 \x01(\x0b\x32\x17.pillion.v1.WandbStatus\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\".\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.pillion.v1.Run\"I\n\x0fListRunsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"J\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.pillion.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8e\x01\n\x12ReadMetricsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x15\n\x08min_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08max_step\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nmax_points\x18\x05 \x01(\x05\x42\x0b\n\t_min_stepB\x0b\n\t_max_step\"O\n\x13ReadMetricsResponse\x12\x10\n\x08ordinals\x18\x01 \x03(\x03\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.pillion.v1.MetricFrame\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"0\n\x10WatchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.pillion.v1.Run\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x15ListArtifactsResponse\x12\'\n\tartifacts\x18\x01 \x03(\x0b\x32\x14.pillion.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x13ReadArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"$\n\x14ReadArtifactResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*w\n\x0cResumePolicy\x12\x1d\n\x19RESUME_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13RESUME_POLICY_ALLOW\x10\x01\x12\x17\n\x13RESUME_POLICY_NEVER\x10\x02\x12\x16\n\x12RESUME_POLICY_MUST\x10\x03\x32\xb8\x08\n\x10TelemetryService\x12\x45\n\x08StartRun\x12\x1b.pillion.v1.StartRunRequest\x1a\x1c.pillion.v1.StartRunResponse\x12O\n\nLogMetrics\x12\x1d.pillion.v1.LogMetricsRequest\x1a\x1e.pillion.v1.LogMetricsResponse(\x01\x30\x01\x12R\n\x0bLogArtifact\x12\x1e.pillion.v1.LogArtifactRequest\x1a\x1f.pillion.v1.LogArtifactResponse(\x01\x30\x01\x12H\n\tFinishRun\x12\x1c.pillion.v1.FinishRunRequest\x1a\x1d.pillion.v1.FinishRunResponse\x12\x42\n\x07\x43ompare\x12\x1a.pillion.v1.CompareRequest\x1a\x1b.pillion.v1.CompareResponse\x12H\n\tUpdateRun\x12\x1c.pillion.v1.UpdateRunRequest\x1a\x1d.pillion.v1.UpdateRunResponse\x12H\n\tConfigure\x12\x1c.pillion.v1.ConfigureRequest\x1a\x1d.pillion.v1.ConfigureResponse\x12H\n\tGetStatus\x12\x1c.pillion.v1.GetStatusRequest\x1a\x1d.pillion.v1.GetStatusResponse\x12?\n\x06GetRun\x12\x19.pillion.v1.GetRunRequest\x1a\x1a.pillion.v1.GetRunResponse\x12\x45\n\x08ListRuns\x12\x1b.pillion.v1.ListRunsRequest\x1a\x1c.pillion.v1.ListRunsResponse\x12P\n\x0bReadMetrics\x12\x1e.pillion.v1.ReadMetricsRequest\x1a\x1f.pillion.v1.ReadMetricsResponse0\x01\x12G\n\x08WatchRun\x12\x1b.pillion.v1.WatchRunRequest\x1a\x1c.pillion.v1.WatchRunResponse0\x01\x12T\n\rListArtifacts\x12 .pillion.v1.ListArtifactsRequest\x1a!.pillion.v1.ListArtifactsResponse\x12S\n\x0cReadArtifact\x12\x1f.pillion.v1.ReadArtifactRequest\x1a .pillion.v1.ReadArtifactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pillion/v1/telemetry_service.proto\x12\npillion.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17pillion/v1/record.proto\x1a\x14pillion/v1/run.proto\"\xc3\x02\n\x0fStartRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05group\x18\x05 \x01(\t\x12\x10\n\x08job_type\x18\x06 \x01(\t\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\r\n\x05notes\x18\x08 \x01(\t\x12(\n\x06\x63onfig\x18\t \x01(\x0b\x32\x18.pillion.v1.KeyValueList\x12,\n\x0b\x65nvironment\x18\n \x01(\x0b\x32\x17.pillion.v1.Environment\x12(\n\x06resume\x18\x0b \x01(\x0e\x32\x18.pillion.v1.ResumePolicy\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x01\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x15\n\rlast_sequence\x18\x04 \x01(\x04\x12\x12\n\nis_resumed\x18\x05 \x01(\x08\x12\x14\n\x0cnext_ordinal\x18\x06 \x01(\x03\"5\n\x11LogMetricsRequest\x12 \n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x11.pillion.v1.Batch\"O\n\x12LogMetricsResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x63ked_sequence\x18\x03 \x01(\x04\"n\n\x12LogArtifactRequest\x12(\n\x08manifest\x18\x01 \x01(\x0b\x32\x14.pillion.v1.ArtifactH\x00\x12&\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x15.pillion.v1.BlobChunkH\x00\x42\x06\n\x04part\"?\n\tBlobChunk\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"t\n\x13LogArtifactResponse\x12+\n\x07missing\x18\x01 \x01(\x0b\x32\x18.pillion.v1.MissingBlobsH\x00\x12(\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x14.pillion.v1.ArtifactH\x00\x42\x06\n\x04part\"\x1e\n\x0cMissingBlobs\x12\x0e\n\x06sha256\x18\x01 \x03(\x0c\"\xbf\x01\n\x10\x46inishRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\twriter_id\x18\x02 \x01(\t\x12\x15\n\rlast_sequence\x18\x03 \x01(\x04\x12\x11\n\texit_code\x18\x04 \x01(\x05\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.pillion.v1.RunState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12)\n\x07summary\x18\x07 \x01(\x0b\x32\x18.pillion.v1.KeyValueList\"U\n\x11\x46inishRunResponse\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.pillion.v1.RunState\x12\x1b\n\x13journaled_row_count\x18\x02 \x01(\x03\"1\n\x0e\x43ompareRequest\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\"\xec\x01\n\x0f\x43ompareResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.pillion.v1.Run\x12-\n\x07metrics\x18\x02 \x03(\x0b\x32\x1c.pillion.v1.MetricComparison\x12\x0e\n\x06metric\x18\x03 \x01(\t\x12\x13\n\x0b\x62\x65st_run_id\x18\x04 \x01(\t\x12\x38\n\x12\x63onfig_differences\x18\x05 \x03(\x0b\x32\x1c.pillion.v1.ConfigDifference\x12\x0b\n\x03url\x18\x06 \x01(\t\x12\x1f\n\x17\x63onfig_difference_count\x18\x07 \x01(\x03\"\xad\x01\n\x10UpdateRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05notes\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08\x61\x64\x64_tags\x18\x04 \x03(\t\x12\x13\n\x0bremove_tags\x18\x05 \x03(\t\x12(\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x18.pillion.v1.KeyValueListB\x07\n\x05_nameB\x08\n\x06_notes\"1\n\x11UpdateRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.pillion.v1.Run\"\xa6\x01\n\x10\x43onfigureRequest\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x07project\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06\x65ntity\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x14\n\x07\x61pi_key\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x0c\n\x04tags\x18\x05 \x03(\tB\n\n\x08_enabledB\n\n\x08_projectB\t\n\x07_entityB\n\n\x08_api_key\";\n\x11\x43onfigureResponse\x12&\n\x05wandb\x18\x01 \x01(\x0b\x32\x17.pillion.v1.WandbStatus\"\"\n\x10GetStatusRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\xd9\x01\n\x11GetStatusResponse\x12\x10\n\x08sentence\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\njournal_id\x18\x03 \x01(\t\x12\x10\n\x08\x64\x61ta_dir\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04runs\x18\x06 \x03(\x0b\x32\x15.pillion.v1.RunStatus\x12&\n\x05wandb\x18\x07 \x01(\x0b\x32\x17.pillion.v1.WandbStatus\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\".\n\x0eGetRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.pillion.v1.Run\"I\n\x0fListRunsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"J\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.pillion.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8e\x01\n\x12ReadMetricsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12\x15\n\x08min_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08max_step\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x12\n\nmax_points\x18\x05 \x01(\x05\x42\x0b\n\t_min_stepB\x0b\n\t_max_step\"O\n\x13ReadMetricsResponse\x12\x10\n\x08ordinals\x18\x01 \x03(\x03\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x17.pillion.v1.MetricFrame\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"0\n\x10WatchRunResponse\x12\x1c\n\x03run\x18\x01 \x01(\x0b\x32\x0f.pillion.v1.Run\"M\n\x14ListArtifactsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x15ListArtifactsResponse\x12\'\n\tartifacts\x18\x01 \x03(\x0b\x32\x14.pillion.v1.Artifact\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x13ReadArtifactRequest\x12\x10\n\x08\x61rtifact\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\"$\n\x14ReadArtifactResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*w\n\x0cResumePolicy\x12\x1d\n\x19RESUME_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13RESUME_POLICY_ALLOW\x10\x01\x12\x17\n\x13RESUME_POLICY_NEVER\x10\x02\x12\x16\n\x12RESUME_POLICY_MUST\x10\x03\x32\xb8\x08\n\x10TelemetryService\x12\x45\n\x08StartRun\x12\x1b.pillion.v1.StartRunRequest\x1a\x1c.pillion.v1.StartRunResponse\x12O\n\nLogMetrics\x12\x1d.pillion.v1.LogMetricsRequest\x1a\x1e.pillion.v1.LogMetricsResponse(\x01\x30\x01\x12R\n\x0bLogArtifact\x12\x1e.pillion.v1.LogArtifactRequest\x1a\x1f.pillion.v1.LogArtifactResponse(\x01\x30\x01\x12H\n\tFinishRun\x12\x1c.pillion.v1.FinishRunRequest\x1a\x1d.pillion.v1.FinishRunResponse\x12\x42\n\x07\x43ompare\x12\x1a.pillion.v1.CompareRequest\x1a\x1b.pillion.v1.CompareResponse\x12H\n\tUpdateRun\x12\x1c.pillion.v1.UpdateRunRequest\x1a\x1d.pillion.v1.UpdateRunResponse\x12H\n\tConfigure\x12\x1c.pillion.v1.ConfigureRequest\x1a\x1d.pillion.v1.ConfigureResponse\x12H\n\tGetStatus\x12\x1c.pillion.v1.GetStatusRequest\x1a\x1d.pillion.v1.GetStatusResponse\x12?\n\x06GetRun\x12\x19.pillion.v1.GetRunRequest\x1a\x1a.pillion.v1.GetRunResponse\x12\x45\n\x08ListRuns\x12\x1b.pillion.v1.ListRunsRequest\x1a\x1c.pillion.v1.ListRunsResponse\x12P\n\x0bReadMetrics\x12\x1e.pillion.v1.ReadMetricsRequest\x1a\x1f.pillion.v1.ReadMetricsResponse0\x01\x12G\n\x08WatchRun\x12\x1b.pillion.v1.WatchRunRequest\x1a\x1c.pillion.v1.WatchRunResponse0\x01\x12T\n\rListArtifacts\x12 .pillion.v1.ListArtifactsRequest\x1a!.pillion.v1.ListArtifactsResponse\x12S\n\x0cReadArtifact\x12\x1f.pillion.v1.ReadArtifactRequest\x1a .pillion.v1.ReadArtifactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pillion.v1.telemetry_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESUMEPOLICY']._serialized_start=3117
-  _globals['_RESUMEPOLICY']._serialized_end=3236
+  _globals['_RESUMEPOLICY']._serialized_start=3150
+  _globals['_RESUMEPOLICY']._serialized_end=3269
   _globals['_STARTRUNREQUEST']._serialized_start=131
   _globals['_STARTRUNREQUEST']._serialized_end=454
   _globals['_STARTRUNRESPONSE']._serialized_start=457
@@ -59,43 +59,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPAREREQUEST']._serialized_start=1341
   _globals['_COMPAREREQUEST']._serialized_end=1390
   _globals['_COMPARERESPONSE']._serialized_start=1393
-  _globals['_COMPARERESPONSE']._serialized_end=1596
-  _globals['_UPDATERUNREQUEST']._serialized_start=1599
-  _globals['_UPDATERUNREQUEST']._serialized_end=1772
-  _globals['_UPDATERUNRESPONSE']._serialized_start=1774
-  _globals['_UPDATERUNRESPONSE']._serialized_end=1823
-  _globals['_CONFIGUREREQUEST']._serialized_start=1826
-  _globals['_CONFIGUREREQUEST']._serialized_end=1992
-  _globals['_CONFIGURERESPONSE']._serialized_start=1994
-  _globals['_CONFIGURERESPONSE']._serialized_end=2053
-  _globals['_GETSTATUSREQUEST']._serialized_start=2055
-  _globals['_GETSTATUSREQUEST']._serialized_end=2089
-  _globals['_GETSTATUSRESPONSE']._serialized_start=2092
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2309
-  _globals['_GETRUNREQUEST']._serialized_start=2311
-  _globals['_GETRUNREQUEST']._serialized_end=2342
-  _globals['_GETRUNRESPONSE']._serialized_start=2344
-  _globals['_GETRUNRESPONSE']._serialized_end=2390
-  _globals['_LISTRUNSREQUEST']._serialized_start=2392
-  _globals['_LISTRUNSREQUEST']._serialized_end=2465
-  _globals['_LISTRUNSRESPONSE']._serialized_start=2467
-  _globals['_LISTRUNSRESPONSE']._serialized_end=2541
-  _globals['_READMETRICSREQUEST']._serialized_start=2544
-  _globals['_READMETRICSREQUEST']._serialized_end=2686
-  _globals['_READMETRICSRESPONSE']._serialized_start=2688
-  _globals['_READMETRICSRESPONSE']._serialized_end=2767
-  _globals['_WATCHRUNREQUEST']._serialized_start=2769
-  _globals['_WATCHRUNREQUEST']._serialized_end=2802
-  _globals['_WATCHRUNRESPONSE']._serialized_start=2804
-  _globals['_WATCHRUNRESPONSE']._serialized_end=2852
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=2854
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=2931
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=2933
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=3022
-  _globals['_READARTIFACTREQUEST']._serialized_start=3024
-  _globals['_READARTIFACTREQUEST']._serialized_end=3077
-  _globals['_READARTIFACTRESPONSE']._serialized_start=3079
-  _globals['_READARTIFACTRESPONSE']._serialized_end=3115
-  _globals['_TELEMETRYSERVICE']._serialized_start=3239
-  _globals['_TELEMETRYSERVICE']._serialized_end=4319
+  _globals['_COMPARERESPONSE']._serialized_end=1629
+  _globals['_UPDATERUNREQUEST']._serialized_start=1632
+  _globals['_UPDATERUNREQUEST']._serialized_end=1805
+  _globals['_UPDATERUNRESPONSE']._serialized_start=1807
+  _globals['_UPDATERUNRESPONSE']._serialized_end=1856
+  _globals['_CONFIGUREREQUEST']._serialized_start=1859
+  _globals['_CONFIGUREREQUEST']._serialized_end=2025
+  _globals['_CONFIGURERESPONSE']._serialized_start=2027
+  _globals['_CONFIGURERESPONSE']._serialized_end=2086
+  _globals['_GETSTATUSREQUEST']._serialized_start=2088
+  _globals['_GETSTATUSREQUEST']._serialized_end=2122
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2125
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2342
+  _globals['_GETRUNREQUEST']._serialized_start=2344
+  _globals['_GETRUNREQUEST']._serialized_end=2375
+  _globals['_GETRUNRESPONSE']._serialized_start=2377
+  _globals['_GETRUNRESPONSE']._serialized_end=2423
+  _globals['_LISTRUNSREQUEST']._serialized_start=2425
+  _globals['_LISTRUNSREQUEST']._serialized_end=2498
+  _globals['_LISTRUNSRESPONSE']._serialized_start=2500
+  _globals['_LISTRUNSRESPONSE']._serialized_end=2574
+  _globals['_READMETRICSREQUEST']._serialized_start=2577
+  _globals['_READMETRICSREQUEST']._serialized_end=2719
+  _globals['_READMETRICSRESPONSE']._serialized_start=2721
+  _globals['_READMETRICSRESPONSE']._serialized_end=2800
+  _globals['_WATCHRUNREQUEST']._serialized_start=2802
+  _globals['_WATCHRUNREQUEST']._serialized_end=2835
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2837
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2885
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=2887
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=2964
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=2966
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=3055
+  _globals['_READARTIFACTREQUEST']._serialized_start=3057
+  _globals['_READARTIFACTREQUEST']._serialized_end=3110
+  _globals['_READARTIFACTRESPONSE']._serialized_start=3112
+  _globals['_READARTIFACTRESPONSE']._serialized_end=3148
+  _globals['_TELEMETRYSERVICE']._serialized_start=3272
+  _globals['_TELEMETRYSERVICE']._serialized_end=4352
 # @@protoc_insertion_point(module_scope)

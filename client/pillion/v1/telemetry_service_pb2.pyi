@@ -147,20 +147,22 @@ class CompareRequest(_message.Message):
     def __init__(self, run_ids: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ...) -> None: ...
 
 class CompareResponse(_message.Message):
-    __slots__ = ("runs", "metrics", "metric", "best_run_id", "config_differences", "url")
+    __slots__ = ("runs", "metrics", "metric", "best_run_id", "config_differences", "url", "config_difference_count")
     RUNS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     BEST_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CONFIG_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_DIFFERENCE_COUNT_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
     metrics: _containers.RepeatedCompositeFieldContainer[_run_pb2.MetricComparison]
     metric: str
     best_run_id: str
     config_differences: _containers.RepeatedCompositeFieldContainer[_run_pb2.ConfigDifference]
     url: str
-    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., best_run_id: _Optional[str] = ..., config_differences: _Optional[_Iterable[_Union[_run_pb2.ConfigDifference, _Mapping]]] = ..., url: _Optional[str] = ...) -> None: ...
+    config_difference_count: int
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., best_run_id: _Optional[str] = ..., config_differences: _Optional[_Iterable[_Union[_run_pb2.ConfigDifference, _Mapping]]] = ..., url: _Optional[str] = ..., config_difference_count: _Optional[int] = ...) -> None: ...
 
 class UpdateRunRequest(_message.Message):
     __slots__ = ("run_id", "name", "notes", "add_tags", "remove_tags", "config")
