@@ -17,6 +17,7 @@ from rich.text import Text
 from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, from_any_value, from_key_values
+from pillion_sidecar.compare import METRICS_PREFERRED
 
 _STATE_STYLES = {
     "RUNNING": "cyan",
@@ -40,9 +41,7 @@ def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
         table.add_column(title, justify="right")
     for run in runs:
         summary = from_key_values(run.summary)
-        loss = next(
-            (summary[key] for key in ("eval/loss", "train/loss", "loss") if key in summary), None
-        )
+        loss = next((summary[key] for key in METRICS_PREFERRED if key in summary), None)
         table.add_row(
             run.run_id,
             user_text(run.name),
