@@ -241,6 +241,12 @@ class Run:
                 f"pillion: run {self.name} ({self.id}) {self._link.final_state.lower()}: "
                 f"{counts.acked:,} rows on the sidecar's disk"
             )
+        elif not counts.queued + counts.unacked:
+            warn(
+                "pillion: all %d rows of run %s are on the sidecar's disk, but its end could not "
+                "be told (%s): it will be shown as CRASHED.",
+                *(counts.acked, self.id, self._link.problem or "it was too slow"),
+            )
         else:
             warn(
                 "pillion: run %s ended with %d of its rows not on the sidecar's disk (%s).",

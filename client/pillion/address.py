@@ -41,7 +41,7 @@ class Address:
                 )
             return cls(path=path)
         host, separator, port = text.rpartition(":")
-        if not (separator and host and port.isdecimal() and int(port) < 2**16):
+        if not (separator and host and "/" not in host and port.isdecimal() and int(port) < 2**16):
             raise AddressError(f"{text!r} is no address. Write unix:PATH or HOST:PORT.")
         return cls(host=host, port=int(port))
 

@@ -89,6 +89,11 @@ class Asker:
                 request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata
             )
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                raise AskError(
+                    f"The sidecar at {self._settings.listen} has ended meanwhile. What it had "
+                    "acked is kept; `pillion serve` goes on with it."
+                ) from error
             raise AskError(error.details()) from error
         return cast("_Response", response)
 

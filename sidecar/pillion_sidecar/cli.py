@@ -24,8 +24,8 @@ from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import PillionError
 from pillion_sidecar.settings import WandbMode, load
 
-PIPED_WIDTH = 160
-"""Columns of a table that no terminal shows."""
+PIPED_WIDTH = 1000
+"""Columns of a table that no terminal shows: enough to cut nothing."""
 
 app = typer.Typer(
     help="Keeps what training jobs log, and owns their Weights & Biases runs.",
@@ -77,6 +77,9 @@ def serve(
         def on_ready(sidecar: Sidecar) -> None:
             print(f"pillion {__version__} listens at {sidecar.address}")
             print(f"data is kept in {settings.data_dir}; W&B is {settings.wandb_mode}")
+            if settings.address.path is None:
+                token = f"PILLION_TOKEN=$(cat {settings.token_path})"
+                print(f"for trainers: export PILLION_ADDRESS={sidecar.address} {token}")
             print("`pillion status` tells whether it is safe; Ctrl-C ends it", flush=True)
             if ready_fd is not None:
                 os.write(ready_fd, f"{sidecar.address}\n".encode())
@@ -111,7 +114,10 @@ def runs(
     with _asking(address, data_dir) as ask:
         response = ask.runs(pb2.ListRunsRequest(project=project, page_size=limit))
     if not response.runs and not as_json:
-        print("No runs yet. `pillion demo` makes three.")
+        of_project = f" of project {project}" if project else ""
+        print(
+            f"There are no runs{of_project}. `pillion runs` lists all, `pillion demo` makes three."
+        )
         return
     _show(
         rendering.runs_table(response.runs),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -40,6 +40,8 @@ STOP_TIMEOUT_S = 20.0
 """How long trainers and sidecar may take to end cleanly before they are killed."""
 
 _INTERRUPTED = 130
+_SPARKLINE_WIDTH = 12
+"""So that the table fits into 80 columns."""
 
 
 @dataclass(slots=True)
@@ -79,10 +81,10 @@ def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
                 stack.enter_context(_running(trainer, settings, logs, group=f"demo-{stamp}"))
             with Asker(settings) as ask:
                 code = _watch(trainers, ask, console)
-                _show_comparison(trainers, ask, console)
+                code |= _show_comparison(trainers, ask, console)
         except KeyboardInterrupt:
-            console.print("\nStopping: each trainer saves its adapter and ends its run …")
-            _stop(trainers)
+            _stop(trainers)  # first of all: the terminal may be gone
+            _say(console, "\nStopping: each trainer saves its adapter and ends its run ...")
             code = _INTERRUPTED
     if sync and code == 0:
         code = _sync(settings, trainers)
@@ -141,7 +143,8 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[Settings]:
     try:
         yield settings
     finally:
-        console.print("The sidecar delivers what is left, then stops …")
+        process.send_signal(signal.SIGTERM)
+        _say(console, "The sidecar delivers what is left, then stops ...")
         _end(process, signal.SIGTERM)
 
 
@@ -196,7 +199,7 @@ def _progress_table(trainers: Sequence[_Trainer], runs: Mapping[str, run_pb2.Run
     table = Table("RUN", "STATE", box=None, pad_edge=False, header_style="bold")
     for title in ("ROWS", "STEP", "LOSS"):
         table.add_column(title, justify="right", min_width=6)
-    table.add_column("", min_width=24)
+    table.add_column("", min_width=_SPARKLINE_WIDTH)
     table.add_column("EVAL LOSS", justify="right")
     table.add_column("TOKENS/S", justify="right")
     for trainer in trainers:
@@ -215,25 +218,27 @@ def _progress_table(trainers: Sequence[_Trainer], runs: Mapping[str, run_pb2.Run
             f"{run.row_count:,}",
             str(run.last_step),
             number_text(loss),
-            sparkline(trainer.losses),
+            sparkline(trainer.losses, _SPARKLINE_WIDTH),
             number_text(summary.get("eval/loss")),
             number_text(summary.get("train/tokens_per_second")),
         )
     return table
 
 
-def _show_comparison(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> None:
+def _show_comparison(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> int:
+    """Show the comparison; return 1 if there is none."""
     known = _runs(trainers, ask)
     run_ids = [trainer.run_id for trainer in trainers if trainer.run_id in known]
     if len(run_ids) < 2:  # noqa: PLR2004 - to compare takes two
         console.print("There are not two runs to compare.")
-        return
+        return 1
     response = ask.compare(pb2.CompareRequest(run_ids=run_ids))
     _keep_only(response, _SHOWN)
     console.print()
     console.print(comparison_view(response))
     console.print()
     console.print(best_sentence(response), style="bold")
+    return 0
 
 
 _SHOWN = {"train/loss", "eval/loss", "train/tokens_per_second", "train/grad_norm"}
@@ -264,6 +269,11 @@ def _show_where(settings: Settings, trainers: Sequence[_Trainer], console: Conso
     console.print(
         f"Upload later: wandb sync {settings.wandb_dir}/wandb/offline-run-*", soft_wrap=True
     )
+
+
+def _say(console: Console, line: str) -> None:
+    with suppress(OSError):  # a closed terminal must not keep us from cleaning up
+        console.print(line)
 
 
 def _stop(trainers: Sequence[_Trainer]) -> None:

@@ -61,7 +61,7 @@ def comparison_view(response: pb2.CompareResponse) -> RenderableType:
     names = _short_names(response.runs)
     metrics = Table("METRIC", "", "", box=None, pad_edge=False, header_style="bold")
     for name in names:
-        metrics.add_column(user_text(name), justify="right")
+        metrics.add_column(user_text(name), justify="right", overflow="fold")
     for metric in response.metrics:
         metrics.add_row(
             user_text(metric.key),
@@ -82,7 +82,7 @@ def comparison_view(response: pb2.CompareResponse) -> RenderableType:
     if response.config_differences:
         config = Table("CONFIG", box=None, pad_edge=False, header_style="bold")
         for name in names:
-            config.add_column(user_text(name), justify="right")
+            config.add_column(user_text(name), justify="right", overflow="fold")
         for difference in response.config_differences:
             config.add_row(
                 user_text(difference.key),

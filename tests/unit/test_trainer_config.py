@@ -107,3 +107,13 @@ def test_a_missing_extra_is_told_in_one_line_that_works_in_a_checkout() -> None:
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
     assert "pip install -e '.[trainer]'" in ended.stderr
+
+
+def test_own_data_and_epochs_go_by_epochs(tmp_path: Path) -> None:
+    """The default number of steps is for the built-in text; a number that is given counts."""
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"text": "a"}')
+    assert load_config(None, {}).max_steps == 120
+    assert load_config(None, {"epochs": "1"}).max_steps == 0
+    assert load_config(None, {"data": str(mine)}).max_steps == 0
+    assert load_config(None, {"data": str(mine), "max_steps": "7"}).max_steps == 7

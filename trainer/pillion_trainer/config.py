@@ -114,7 +114,9 @@ class TrainingConfig:
     batch_size: int = _option(8, "blocks per device and forward pass", _at_least(1))
     gradient_accumulation_steps: int = _option(1, "forward passes per step", _at_least(1))
     epochs: float = _option(3.0, "passes over the data, where max_steps is 0", _ABOVE_ZERO)
-    max_steps: int = _option(120, "steps; 0 goes by epochs", _at_least(0))
+    max_steps: int = _option(
+        120, "steps; 0 goes by epochs, as with --epochs or --data", _at_least(0)
+    )
     sequence_length: int = _option(128, "tokens per block", _at_least(8))
     seed: int = _option(
         42,
@@ -177,6 +179,8 @@ def load_config(file: Path | None, flags: Mapping[str, str]) -> TrainingConfig:
             values[name] = read
     if mistakes:
         raise ConfigurationError(*mistakes)
+    if values.keys() & {"epochs", "data"}:
+        values.setdefault("max_steps", 0)  # the number of steps is made for the built-in text
     return TrainingConfig(**values)
 
 
