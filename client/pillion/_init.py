@@ -87,13 +87,14 @@ def init(
             "pillion: nothing of this process is kept: it was forked from one that had a run, and "
             "gRPC does not survive that. Start it with the `spawn` method."
         )
-    run = _current = Run(
+    run = Run(
         address, (token or os.environ.get("PILLION_TOKEN", "")).strip(), start, is_quiet=is_quiet
     )
     if _exit.is_forked:
         run.abandon()
     else:
         run.open()
+    _current = run
     return run
 
 
