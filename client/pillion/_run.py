@@ -1,6 +1,7 @@
-"""A run as the training loop sees it: `log` costs under a microsecond and never raises.
+"""A run as the training loop sees it: `log` costs about a microsecond and never raises.
 
-`log` copies the row, reads the clock and appends to a bounded queue; the threads of `_link.py` do
+`log` copies the row, reads the clock and appends to a bounded queue; values that are no plain
+numbers are read first, which costs more. The threads of `_link.py` do
 the rest. At the bound rows are refused and counted, never waited for.
 """
 

@@ -102,7 +102,7 @@ class TelemetryService:
     ) -> AsyncGenerator[telemetry_service_pb2.LogMetricsResponse]:
         """See the contract. Messages come as bytes: they are checked, then journaled."""
         in_flight: asyncio.Queue[tuple[RunId, WriterId, asyncio.Future[int]] | Exception | None]
-        in_flight = asyncio.Queue(BATCHES_IN_FLIGHT_MAX)
+        in_flight = asyncio.Queue(BATCHES_IN_FLIGHT_MAX - 2)  # one is awaited, one waits to enter
         streams = {
             writer: self._liveness.stream_opened(*writer)
             for writer in self._liveness.known_in(context.invocation_metadata())
