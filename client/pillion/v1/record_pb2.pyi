@@ -62,16 +62,20 @@ class KeyValue(_message.Message):
     def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[AnyValue, _Mapping]] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("run_id", "writer_id", "sequence", "records")
+    __slots__ = ("run_id", "writer_id", "sequence", "records", "refused_row_count", "refused_value_count")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_VALUE_COUNT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     sequence: int
     records: _containers.RepeatedCompositeFieldContainer[Record]
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., sequence: _Optional[int] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ...) -> None: ...
+    refused_row_count: int
+    refused_value_count: int
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., sequence: _Optional[int] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ...) -> None: ...
 
 class Record(_message.Message):
     __slots__ = ("metric_frame", "config_update", "summary_update", "metric_definition", "text_value", "console_lines", "media", "alert", "system_sample", "lost_range")

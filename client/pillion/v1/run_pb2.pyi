@@ -112,28 +112,74 @@ class ConfigSetting(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., value: _Optional[_Union[_record_pb2.AnyValue, _Mapping]] = ...) -> None: ...
 
 class SinkStatus(_message.Message):
-    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "last_error")
+    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "last_error", "oldest_undelivered_age_s")
     SINK_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     LAG_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_UNDELIVERED_AGE_S_FIELD_NUMBER: _ClassVar[int]
     sink: str
     delivered_row_count: int
     lag_row_count: int
     last_error: str
-    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
+    oldest_undelivered_age_s: float
+    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., last_error: _Optional[str] = ..., oldest_undelivered_age_s: _Optional[float] = ...) -> None: ...
 
 class RunStatus(_message.Message):
-    __slots__ = ("run_id", "state", "journaled_row_count", "sinks")
+    __slots__ = ("run_id", "state", "journaled_row_count", "sinks", "refused_row_count", "refused_value_count", "dropped_row_count")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     JOURNALED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     SINKS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_VALUE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     state: _record_pb2.RunState
     journaled_row_count: int
     sinks: _containers.RepeatedCompositeFieldContainer[SinkStatus]
-    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., journaled_row_count: _Optional[int] = ..., sinks: _Optional[_Iterable[_Union[SinkStatus, _Mapping]]] = ...) -> None: ...
+    refused_row_count: int
+    refused_value_count: int
+    dropped_row_count: int
+    def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., journaled_row_count: _Optional[int] = ..., sinks: _Optional[_Iterable[_Union[SinkStatus, _Mapping]]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ..., dropped_row_count: _Optional[int] = ...) -> None: ...
+
+class WorkerStatus(_message.Message):
+    __slots__ = ("sink", "pid", "restart_count", "last_error")
+    SINK_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    RESTART_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    sink: str
+    pid: int
+    restart_count: int
+    last_error: str
+    def __init__(self, sink: _Optional[str] = ..., pid: _Optional[int] = ..., restart_count: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
+
+class DiskStatus(_message.Message):
+    __slots__ = ("free_bytes", "journal_bytes", "reusable_bytes", "reserve_bytes", "is_refusing")
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REUSABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IS_REFUSING_FIELD_NUMBER: _ClassVar[int]
+    free_bytes: int
+    journal_bytes: int
+    reusable_bytes: int
+    reserve_bytes: int
+    is_refusing: bool
+    def __init__(self, free_bytes: _Optional[int] = ..., journal_bytes: _Optional[int] = ..., reusable_bytes: _Optional[int] = ..., reserve_bytes: _Optional[int] = ..., is_refusing: bool = ...) -> None: ...
+
+class SpoolStatus(_message.Message):
+    __slots__ = ("directory", "file_count", "size_bytes", "last_error")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    FILE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    directory: str
+    file_count: int
+    size_bytes: int
+    last_error: str
+    def __init__(self, directory: _Optional[str] = ..., file_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class WandbStatus(_message.Message):
     __slots__ = ("enabled", "available", "mode", "entity", "active_run_ids")

@@ -113,7 +113,7 @@ class MissingBlobs(_message.Message):
     def __init__(self, sha256: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class FinishRunRequest(_message.Message):
-    __slots__ = ("run_id", "writer_id", "last_sequence", "exit_code", "state", "reason", "summary")
+    __slots__ = ("run_id", "writer_id", "last_sequence", "exit_code", "state", "reason", "summary", "refused_row_count", "refused_value_count")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -121,6 +121,8 @@ class FinishRunRequest(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_VALUE_COUNT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     last_sequence: int
@@ -128,7 +130,9 @@ class FinishRunRequest(_message.Message):
     state: _record_pb2.RunState
     reason: str
     summary: _record_pb2.KeyValueList
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., exit_code: _Optional[int] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ...) -> None: ...
+    refused_row_count: int
+    refused_value_count: int
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., exit_code: _Optional[int] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ...) -> None: ...
 
 class FinishRunResponse(_message.Message):
     __slots__ = ("state", "journaled_row_count")
@@ -213,7 +217,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("sentence", "version", "journal_id", "data_dir", "start_time", "runs", "wandb")
+    __slots__ = ("sentence", "version", "journal_id", "data_dir", "start_time", "runs", "wandb", "disk", "spool", "workers")
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +225,9 @@ class GetStatusResponse(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     RUNS_FIELD_NUMBER: _ClassVar[int]
     WANDB_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
+    SPOOL_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     sentence: str
     version: str
     journal_id: str
@@ -228,7 +235,10 @@ class GetStatusResponse(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunStatus]
     wandb: _run_pb2.WandbStatus
-    def __init__(self, sentence: _Optional[str] = ..., version: _Optional[str] = ..., journal_id: _Optional[str] = ..., data_dir: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[_run_pb2.RunStatus, _Mapping]]] = ..., wandb: _Optional[_Union[_run_pb2.WandbStatus, _Mapping]] = ...) -> None: ...
+    disk: _run_pb2.DiskStatus
+    spool: _run_pb2.SpoolStatus
+    workers: _containers.RepeatedCompositeFieldContainer[_run_pb2.WorkerStatus]
+    def __init__(self, sentence: _Optional[str] = ..., version: _Optional[str] = ..., journal_id: _Optional[str] = ..., data_dir: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[_run_pb2.RunStatus, _Mapping]]] = ..., wandb: _Optional[_Union[_run_pb2.WandbStatus, _Mapping]] = ..., disk: _Optional[_Union[_run_pb2.DiskStatus, _Mapping]] = ..., spool: _Optional[_Union[_run_pb2.SpoolStatus, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[_run_pb2.WorkerStatus, _Mapping]]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run_id",)
