@@ -34,9 +34,10 @@ bench: .venv/installed  ## Measure log(), acked points per second, beside wandb 
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 # Debian packages that the tests need. As root they are installed, else the line to run is shown.
-SYSTEM_PACKAGES := npm
+SYSTEM_COMMANDS := npm strace ip
+SYSTEM_PACKAGES := npm strace iproute2
 system:
-	@if ! command -v npm >/dev/null; then \
+	@if ! type $(SYSTEM_COMMANDS) >/dev/null; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES); \
 	  else echo "The tests need Debian packages: sudo apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi; fi
 
