@@ -49,6 +49,15 @@ class JournaledRun(NamedTuple):
     state: RunState
     row_count: int
     last_offset: Offset
+    """Its last entry, trimmed or not."""
+    trimmed_offset: Offset = Offset(0)
+    """Its entries up to here are deleted: every sink had them."""
+    refused_row_count: int = 0
+    """Rows that were never numbered: by its writers, as they say, and here."""
+    refused_value_count: int = 0
+    """Values left out of rows that were kept: by its writers, as they say, and here."""
+    dropped_row_count: int = 0
+    """Rows that were numbered and can no longer be had."""
 
 
 class JournalReader:
@@ -69,12 +78,26 @@ class JournalReader:
         return Offset(int(value))
 
     def runs_behind(self, offset: Offset) -> list[tuple[RunId, Offset]]:
-        """Return each run with entries behind this offset, and its last one, oldest first."""
+        """Return each run whose last entry is behind this offset, and that one, oldest first.
+
+        Of a run that is trimmed there may be nothing left to read.
+        """
         return self._db.execute(
-            "SELECT run_id, max(offset) FROM entries WHERE offset > ? GROUP BY run_id "
-            "ORDER BY min(offset)",
+            "SELECT run_id, last_offset FROM runs WHERE last_offset > ? ORDER BY last_offset",
             (offset,),
         ).fetchall()
+
+    def undelivered(self, run_id: RunId, cursor: Offset) -> tuple[int, int] | None:
+        """Return a run's first entry behind a cursor: its first ordinal and when it was journaled.
+
+        One look into an index. The time is in nanoseconds since the Unix epoch.
+        """
+        row: tuple[int, int] | None = self._db.execute(
+            "SELECT first_ordinal, time_unix_nano FROM entries WHERE run_id = ? AND offset > ? "
+            "ORDER BY offset LIMIT 1",
+            (run_id, cursor),
+        ).fetchone()
+        return row
 
     def entries(self, run_id: RunId, after: Offset, bytes_max: int) -> list[Entry]:
         """Return a run's next entries in order; payloads beyond `bytes_max` wait, one comes."""
@@ -105,11 +128,12 @@ class JournalReader:
 
     def run(self, run_id: RunId) -> JournaledRun | None:
         """Return one run."""
-        return next(self._journaled_runs("WHERE run_id = ?", (run_id,)), None)
+        found = self._journaled_runs("WHERE run_id = ? GROUP BY run_id", (run_id,))
+        return next(found, None)
 
     def runs(self) -> list[JournaledRun]:
         """Return all runs, the latest first."""
-        return list(self._journaled_runs("ORDER BY last_offset DESC", ()))
+        return list(self._journaled_runs("GROUP BY run_id ORDER BY last_offset DESC", ()))
 
     def close(self) -> None:
         """Close the connection."""
@@ -117,12 +141,22 @@ class JournalReader:
 
     def _journaled_runs(self, tail: str, values: tuple[str, ...]) -> Iterator[JournaledRun]:
         rows = self._db.execute(
-            "SELECT run_id, state, next_ordinal, (SELECT coalesce(max(offset), 0) FROM entries "
-            f"WHERE entries.run_id = runs.run_id) AS last_offset FROM runs {tail}",
+            "SELECT run_id, runs.state, next_ordinal, last_offset, trimmed_offset, "
+            "runs.refused_row_count + coalesce(sum(writers.refused_row_count), 0), "
+            "runs.refused_value_count + coalesce(sum(writers.refused_value_count), 0), "
+            "coalesce(sum(dropped_row_count), 0) "
+            f"FROM runs LEFT JOIN writers USING (run_id) {tail}",
             values,
         )
-        for run_id, state, row_count, last_offset in rows:
-            yield JournaledRun(RunId(run_id), RunState(state), row_count, Offset(last_offset))
+        for run_id, state, row_count, last_offset, trimmed_offset, *counts in rows:
+            yield JournaledRun(
+                RunId(run_id),
+                RunState(state),
+                row_count,
+                Offset(last_offset),
+                Offset(trimmed_offset),
+                *counts,
+            )
 
 
 def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:

@@ -67,6 +67,27 @@ class RunStart:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedBatch:
+    """A batch that can be journaled, and what the journal has to know of it."""
+
+    run_id: RunId
+    writer_id: WriterId
+    sequence: int
+    payload: bytes
+    """An encoded `Batch`."""
+    row_count: int = 0
+    first_sequence: int | None = None
+    """Of a batch that stands for lost ones: the first of those."""
+    keys: frozenset[str] = frozenset()
+    """The metrics in its frames."""
+    dropped_row_count: int = 0
+    """Rows of the lost ones."""
+    refused_row_count: int = 0
+    """Rows that the writer could not keep so far, as it says."""
+    refused_value_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinish:
     """A writer has ended."""
 

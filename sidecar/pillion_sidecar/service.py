@@ -29,7 +29,8 @@ from pillion_sidecar.errors import (
     SinkError,
     StateError,
 )
-from pillion_sidecar.journal import Journal, Started
+from pillion_sidecar.journal import Journal
+from pillion_sidecar.journal_ledger import Started
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import RunId, WriterId
@@ -113,18 +114,10 @@ class TelemetryService:
             try:
                 async for raw in requests:
                     batch = check_log(raw)
-                    writer = (batch.run_id, batch.writer_id)
-                    future = self._journal.append(
-                        *writer,
-                        batch.sequence,
-                        batch.payload,
-                        row_count=batch.row_count,
-                        first_sequence=batch.first_sequence,
-                    )
-                    durable = asyncio.wrap_future(future)
+                    durable = asyncio.wrap_future(self._journal.append(batch))
                     # After a refusal nobody asks for those behind it.
                     durable.add_done_callback(lambda done: done.cancelled() or done.exception())
-                    await in_flight.put((*writer, durable))
+                    await in_flight.put((batch.run_id, batch.writer_id, durable))
             except Exception as error:  # noqa: BLE001 - told to the caller, after the acks before it
                 end = error
             await in_flight.put(end)
@@ -156,7 +149,12 @@ class TelemetryService:
         """See the contract."""
         finish = check_finish(request)
         ended = await asyncio.wrap_future(
-            self._journal.finish(finish, last_sequence=request.last_sequence)
+            self._journal.finish(
+                finish,
+                last_sequence=request.last_sequence,
+                refused_row_count=request.refused_row_count,
+                refused_value_count=request.refused_value_count,
+            )
         )
         self._liveness.remove(finish.run_id, finish.writer_id)
         return telemetry_service_pb2.FinishRunResponse(

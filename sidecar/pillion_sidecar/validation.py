@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -16,6 +16,7 @@ from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import from_key_values
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import (
+    CheckedBatch,
     RunFinish,
     RunId,
     RunStart,
@@ -28,7 +29,10 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_BYTES_MAX = 1024
 TEXT_BYTES_MAX = 64 * 1024
 TAGS_MAX = 256
-LOST_ROWS_MAX = 10**12
+COUNT_MAX = 10**12
+"""Of rows or values that a writer says it lost or refused."""
+LINES_MAX = 16_384
+"""Of console output in one record."""
 RECORDS_MAX = 16_384
 """Per batch: each is looked at by itself."""
 VALUES_MAX = 20_000
@@ -40,20 +44,10 @@ VALUES_DEPTH_MAX = 40
 
 _Request = TypeVar("_Request", bound=Message)
 _BIG_INT = re.compile(r"-?[0-9]{1,4000}")
-_ENDS = {RunState.FINISHED, RunState.STOPPED, RunState.FAILED}
-_TAKEN_RECORDS = {"metric_frame", "config_update", "summary_update", "lost_range"}
-
-
-class CheckedBatch(NamedTuple):
-    """A batch that can be journaled as it is."""
-
-    run_id: RunId
-    writer_id: WriterId
-    first_sequence: int
-    """Its own sequence, but for a batch that stands for lost ones: the first of those."""
-    sequence: int
-    row_count: int
-    payload: bytes
+_ENDS = frozenset(RunState) - {RunState.RUNNING}
+_TAKEN_RECORDS = frozenset(
+    {"metric_frame", "config_update", "summary_update", "console_lines", "lost_range"}
+)
 
 
 def decode(raw: bytes, request_class: type[_Request]) -> _Request:
@@ -106,7 +100,10 @@ def check_log(raw: bytes) -> CheckedBatch:
     if len(batch.records) > RECORDS_MAX:
         raise PeerError(f"batch.records: {len(batch.records)}; at most {RECORDS_MAX} are taken.")
     first_sequence = batch.sequence
-    row_count = 0
+    row_count = dropped_row_count = 0
+    keys: set[str] = set()
+    for field in ("refused_row_count", "refused_value_count"):
+        _check_count(getattr(batch, field), f"batch.{field}")
     for index, record in enumerate(batch.records):
         kind = record.WhichOneof("kind")
         where = f"batch.records[{index}].{kind}"
@@ -117,20 +114,27 @@ def check_log(raw: bytes) -> CheckedBatch:
                 "RECORD_UNSUPPORTED",
             )
         if kind == "metric_frame":
-            row_count += _check_frame(record.metric_frame, where)
+            row_count += _check_frame(record.metric_frame, where, keys)
         elif kind == "config_update":
             _check_key_values(record.config_update.values, where)
         elif kind == "summary_update":
             _check_key_values(record.summary_update.values, where)
+        elif kind == "console_lines":
+            _check_lines(record.console_lines, where)
         else:
             first_sequence = _check_lost(record.lost_range, batch, where)
+            dropped_row_count = record.lost_range.row_count
     return CheckedBatch(
-        run_id,
-        writer_id,
-        first_sequence,
-        batch.sequence,
-        row_count,
-        batch.SerializeToString(deterministic=True),
+        run_id=run_id,
+        writer_id=writer_id,
+        sequence=batch.sequence,
+        payload=batch.SerializeToString(deterministic=True),
+        row_count=row_count,
+        first_sequence=first_sequence,
+        keys=frozenset(keys),
+        dropped_row_count=dropped_row_count,
+        refused_row_count=batch.refused_row_count,
+        refused_value_count=batch.refused_value_count,
     )
 
 
@@ -139,10 +143,12 @@ def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
     state = RunState.FAILED if request.exit_code else RunState.FINISHED
     if request.state:
         if request.state not in {state.value for state in _ENDS}:
-            raise PeerError("state: a run ends as FINISHED, STOPPED or FAILED.")
+            raise PeerError("state: a run ends as FINISHED, STOPPED, FAILED or CRASHED.")
         state = RunState(request.state)
     _check_text(request.reason, "reason", TEXT_BYTES_MAX)
     _check_key_values(request.summary, "summary")
+    for field in ("refused_row_count", "refused_value_count"):
+        _check_count(getattr(request, field), field)
     return RunFinish(
         run_id=check_run_id(request.run_id),
         writer_id=_check_writer_id(request.writer_id),
@@ -172,8 +178,8 @@ def _check_id(text: str, field: str) -> str:
     return text
 
 
-def _check_frame(frame: record_pb2.MetricFrame, where: str) -> int:
-    """Check a frame; return its rows."""
+def _check_frame(frame: record_pb2.MetricFrame, where: str, keys: set[str]) -> int:
+    """Check a frame, add its keys to those of the batch, and return its rows."""
     row_count = len(frame.steps)
     if row_count == 0:
         raise PeerError(f"{where}.steps: a frame has at least one row.")
@@ -183,7 +189,7 @@ def _check_frame(frame: record_pb2.MetricFrame, where: str) -> int:
         )
     if not frame.columns:
         raise PeerError(f"{where}.columns: a row has at least one value.")
-    _check_keys((column.key for column in frame.columns), f"{where}.columns")
+    keys |= _check_keys((column.key for column in frame.columns), f"{where}.columns")
     for column in frame.columns:
         kind = column.WhichOneof("values")
         value_count = len(getattr(column, kind).values) if kind else 0
@@ -198,11 +204,22 @@ def _check_lost(lost: record_pb2.LostRange, batch: record_pb2.Batch, where: str)
     """Check a lost range; return its first sequence."""
     if len(batch.records) > 1 or lost.last_sequence != batch.sequence:
         raise PeerError(f"{where}: it is alone in its batch, which has the last lost number.")
-    if not 0 < lost.first_sequence <= lost.last_sequence or lost.row_count > LOST_ROWS_MAX:
-        raise PeerError(
-            f"{where}: first_sequence is 1 to last_sequence, row_count {LOST_ROWS_MAX:,} at most."
-        )
+    if not 0 < lost.first_sequence <= lost.last_sequence:
+        raise PeerError(f"{where}: first_sequence is 1 to last_sequence.")
+    _check_count(lost.row_count, f"{where}.row_count")
     return lost.first_sequence
+
+
+def _check_lines(lines: record_pb2.ConsoleLines, where: str) -> None:
+    if not 0 < len(lines.lines) <= LINES_MAX:
+        raise PeerError(f"{where}.lines: {len(lines.lines)}; 1 to {LINES_MAX:,} are taken.")
+    for line in lines.lines:
+        _check_text(line, f"{where}.lines", TEXT_BYTES_MAX)
+
+
+def _check_count(count: int, field: str) -> None:
+    if count > COUNT_MAX:
+        raise PeerError(f"{field}: {COUNT_MAX:,} at most.")
 
 
 def _check_key_values(values: record_pb2.KeyValueList, where: str) -> None:
@@ -234,7 +251,8 @@ def _check_key_values(values: record_pb2.KeyValueList, where: str) -> None:
                 raise PeerError(f"{name}: big_int_value is decimal text, at most 4,000 digits.")
 
 
-def _check_keys(keys: Iterable[str], where: str) -> None:
+def _check_keys(keys: Iterable[str], where: str) -> set[str]:
+    """Check keys that belong together; return them."""
     seen: set[str] = set()
     for key in keys:
         if not key:
@@ -243,6 +261,7 @@ def _check_keys(keys: Iterable[str], where: str) -> None:
         if key in seen:
             raise PeerError(f"{where}: the key {key!r} is there twice.", "KEY_REPEATED")
         seen.add(key)
+    return seen
 
 
 def _check_text(text: str, field: str, bytes_max: int) -> None:

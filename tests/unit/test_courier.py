@@ -79,10 +79,7 @@ class Trainer:
 
     def _send(self, run_id: RunId, writer_id: WriterId, items: list[Row | Update]) -> None:
         for made in self._encoders[run_id, writer_id].encode(items):
-            batch = check_log(made.message)
-            self.journal.append(
-                run_id, writer_id, batch.sequence, batch.payload, row_count=batch.row_count
-            ).result(WAIT_S)
+            self.journal.append(check_log(made.message)).result(WAIT_S)
 
 
 class FailingSink(MemorySink):

@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from pillion._batch import Row, Update
 from pillion._encoding import BATCH_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, Encoder
 from pillion.plain import to_plain_dict
-from pillion_sidecar.records import ConfigUpdate, Frame, LostRange, SummaryUpdate, decode_batch
+from pillion_sidecar.records import (
+    CheckedBatch,
+    ConfigUpdate,
+    Frame,
+    LostRange,
+    SummaryUpdate,
+    decode_batch,
+)
 from pillion_sidecar.service import MESSAGE_BYTES_MAX as TAKEN_BYTES_MAX
-from pillion_sidecar.validation import CheckedBatch, check_log
+from pillion_sidecar.validation import check_log
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 KEYS = st.sampled_from(["loss", "lr", "train/acc", "é", "k" * KEY_BYTES_MAX])

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
@@ -27,10 +29,14 @@ from hypothesis.stateful import (
 
 from pillion.process import ProcessIdentity
 from pillion_sidecar.errors import DiskError, LimitError, SettingsError, StateError
-from pillion_sidecar.journal import FORMAT, GROUP_ENTRIES_MAX, Ended, Journal, Started
-from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
+from pillion_sidecar.journal import GROUP_ENTRIES_MAX, Journal
+from pillion_sidecar.journal_ledger import Ended, Started
+from pillion_sidecar.journal_reader import Entry, EntryKind, JournaledRun, JournalReader
+from pillion_sidecar.journal_tables import FORMAT
 from pillion_sidecar.records import (
+    CheckedBatch,
     Environment,
+    Offset,
     RunFinish,
     RunId,
     RunStart,
@@ -67,9 +73,9 @@ class Books:
         **more: int,
     ) -> Future[int]:
         """Hand over a batch."""
-        fields = {"row_count": 1, **more}
         content = payload_of(sequence) if payload is None else payload
-        return self.journal.append(run_id, writer_id, sequence, content, **fields)
+        fields = {"row_count": 1, **more}
+        return self.journal.append(CheckedBatch(run_id, writer_id, sequence, content, **fields))
 
     def append(self, sequence: int, *args: Any, **more: Any) -> int:
         """Hand over a batch and wait for its ack."""
@@ -81,9 +87,10 @@ class Books:
         state: RunState = RunState.FINISHED,
         run_id: RunId = RUN,
         writer_id: WriterId = WRITER,
+        **changed: Any,
     ) -> Ended:
         """End a writer and wait for it."""
-        finish = finish_of(run_id, writer_id, state)
+        finish = finish_of(run_id, writer_id, state, **changed)
         return self.journal.finish(finish, last_sequence=last_sequence).result(WAIT_S)
 
     def entries(self, run_id: RunId = RUN) -> list[Entry]:
@@ -161,10 +168,15 @@ def start_of(run_id: RunId = RUN, writer_id: WriterId = WRITER, **changed: Any) 
     return RunStart(**fields | changed)
 
 
-def finish_of(run_id: RunId, writer_id: WriterId, state: RunState) -> RunFinish:
-    """Make an end."""
-    exit_code = 0 if state is RunState.FINISHED else 1
-    return RunFinish(run_id, writer_id, state, exit_code, "said so", {}, 2)
+def finish_of(run_id: RunId, writer_id: WriterId, state: RunState, **changed: Any) -> RunFinish:
+    """Make an end that says little but what is given."""
+    fields: dict[str, Any] = {
+        "exit_code": 0 if state is RunState.FINISHED else 1,
+        "reason": "said so",
+        "summary": {},
+        "time_unix_nano": 2,
+    }
+    return RunFinish(run_id, writer_id, state, **fields | changed)
 
 
 def payload_of(sequence: int) -> bytes:
@@ -464,10 +476,49 @@ def test_worst_end_of_all_writers_is_the_runs(
     payload = books.entries()[-1].payload
     assert payload is not None
     end = decode_finish(payload)
-    assert (end.state, end.exit_code) == (worst, 1 if worst is second else None)
-    assert end.reason == (
-        "said so" if worst is second else f"Another writer had ended as {first.name}."
-    )
+    assert (end.state, end.exit_code, end.reason) == (worst, 1, "said so")
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ([(None, "vanished"), (-9, "killed")], (-9, "killed")),
+        ([(-9, "killed"), (None, "vanished")], (-9, "killed")),
+        ([(1, "first"), (2, "second")], (1, "first")),
+        ([(1, ""), (2, "why")], (2, "why")),
+        ([(None, "why"), (2, "")], (2, "")),
+        ([(None, ""), (None, "why")], (None, "why")),
+        ([(None, ""), (None, "")], (None, "")),
+    ],
+)
+def test_of_equally_bad_ends_the_one_that_says_most_is_the_runs(
+    books: Books, ends: list[tuple[int | None, str]], told: tuple[int | None, str]
+) -> None:
+    """An exit code says most, then a reason, then who was first; FINISHED beside them no matter."""
+    writers = [WriterId(name) for name in ("z", "y", "x")]
+    for writer in writers:
+        books.start(writer_id=writer)
+    for writer, (exit_code, reason) in zip(writers, ends, strict=False):
+        how = {"exit_code": exit_code, "reason": reason, "writer_id": writer}
+        books.finish(0, RunState.CRASHED, **how)
+    books.finish(0, RunState.FINISHED, writer_id=writers[-1])
+    payload = books.entries()[-1].payload
+    assert payload is not None
+    end = decode_finish(payload)
+    reason = told[1] or "Another writer had ended as CRASHED."
+    assert (end.state, end.exit_code, end.reason) == (RunState.CRASHED, told[0], reason)
+
+
+def test_an_end_that_was_taken_back_counts_no_more(books: Books) -> None:
+    """A writer that came back and ends well leaves nothing of its earlier end."""
+    books.start()
+    books.finish(0, RunState.CRASHED, exit_code=None, reason="vanished")
+    books.append(1)
+    books.finish(1)
+    payload = books.entries()[-1].payload
+    assert payload is not None
+    end = decode_finish(payload)
+    assert (end.state, end.exit_code, end.reason) == (RunState.FINISHED, 0, "said so")
 
 
 def test_finish_never_overtakes_data(books: Books) -> None:
@@ -595,7 +646,103 @@ def test_every_caller_is_answered(books: Books) -> None:
     assert books.fatal == []
 
 
-# What cannot be opened.
+# What is counted.
+
+
+def test_what_writers_refused_and_dropped_is_counted_per_run(books: Books) -> None:
+    """A writer's own counts only grow, those of lost batches add up, and a run has all writers'."""
+    books.start()
+    books.start(writer_id=OTHER_WRITER)
+    books.append(1, refused_row_count=5, refused_value_count=1)
+    books.append(2, refused_row_count=3, refused_value_count=2)
+    books.append(4, first_sequence=3, row_count=0, dropped_row_count=10)
+    books.append(4, first_sequence=3, row_count=0, dropped_row_count=10)  # the same again
+    books.append(1, writer_id=OTHER_WRITER, row_count=0, dropped_row_count=7)
+    end = finish_of(RUN, OTHER_WRITER, RunState.FINISHED)
+    books.journal.finish(end, last_sequence=1, refused_row_count=100, refused_value_count=0).result(
+        WAIT_S
+    )
+    with JournalReader(books.path) as reader:
+        run = reader.run(RUN)
+        assert run is not None
+        assert reader.runs() == [run]
+    assert run.row_count == 2
+    assert (run.refused_row_count, run.refused_value_count, run.dropped_row_count) == (105, 2, 17)
+
+
+# What cannot be opened, and what is brought up to date.
+
+_FORMAT_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY, state INTEGER NOT NULL, next_ordinal INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE writers (
+    run_id TEXT NOT NULL, writer_id TEXT NOT NULL, last_sequence INTEGER NOT NULL,
+    state INTEGER NOT NULL, environment BLOB NOT NULL, PRIMARY KEY (run_id, writer_id)
+) WITHOUT ROWID;
+CREATE TABLE entries (
+    offset INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, writer_id TEXT NOT NULL,
+    sequence INTEGER NOT NULL, kind INTEGER NOT NULL, first_ordinal INTEGER NOT NULL,
+    row_count INTEGER NOT NULL, crc32 INTEGER NOT NULL, payload BLOB NOT NULL
+);
+CREATE INDEX entries_by_run ON entries (run_id, offset);
+CREATE INDEX entries_by_writer ON entries (run_id, writer_id, sequence);
+INSERT INTO meta VALUES ('format', '1'), ('journal_id', 'abc'), ('first_offset', '100');
+INSERT INTO runs VALUES ('run', 1, 3), ('other-run', 5, 0);
+INSERT INTO writers VALUES
+    ('run', 'w', 2, 1, x''), ('run', 'v', 0, 5, x''), ('other-run', 'w', 0, 5, x'');
+"""
+
+
+def test_journal_of_format_1_is_brought_up_to_date_and_goes_on(tmp_path: Path) -> None:
+    """Entries, numbers, watermarks and states stay; what is new begins at nothing."""
+    path = tmp_path / "journal.db"
+    payloads = [(100, 0, 1, 0, 0, b"start"), (101, 1, 2, 0, 1, b"one"), (103, 2, 2, 1, 2, b"two")]
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(_FORMAT_1)
+        for offset, sequence, kind, ordinal, row_count, payload in payloads:
+            db.execute(
+                "INSERT INTO entries VALUES (?, 'run', 'w', ?, ?, ?, ?, ?, ?)",
+                (offset, sequence, kind, ordinal, row_count, zlib.crc32(payload), payload),
+            )
+    before_ns = time.time_ns()
+    books = Books(path)
+    assert books.journal.id == "abc"
+    with JournalReader(path) as reader:
+        assert reader.first_offset() == 100
+        assert reader.run(OTHER_RUN) == JournaledRun(OTHER_RUN, RunState.CRASHED, 0, Offset(0))
+        assert reader.run(RUN) == JournaledRun(RUN, RunState.RUNNING, 3, Offset(103))
+        ordinal, time_unix_nano = reader.undelivered(RUN, Offset(101)) or (0, 0)
+    assert ordinal == 1
+    assert before_ns <= time_unix_nano <= time.time_ns()
+    assert [(e.offset, e.payload) for e in books.entries()] == [(p[0], p[5]) for p in payloads]
+    assert [writer for _, writer, _ in books.journal.live_writers()] == [WRITER]
+    assert books.append(2, b"two") == 2
+    assert books.append(3) == 3
+    assert books.finish(3).state is RunState.CRASHED  # the other writer's end is known
+    assert [entry.offset for entry in books.entries()] == [100, 101, 103, 104, 105]
+    books.reopen()
+    assert books.start().last_sequence == 3
+    books.close()
+
+
+def test_tables_of_format_1_become_those_of_a_new_journal(tmp_path: Path) -> None:
+    """Whether it was made or brought up to date, a journal has the same columns and indexes."""
+    found = []
+    for name in ("old.db", "new.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as db, db:
+            db.executescript(_FORMAT_1 if name == "old.db" else "")
+        Books(tmp_path / name).close()
+        with closing(sqlite3.connect(tmp_path / name)) as db:
+            names = [row[0] for row in db.execute("SELECT name FROM sqlite_schema ORDER BY 1")]
+            columns = {
+                n: sorted(db.execute(f"SELECT name, type, pk FROM pragma_table_info('{n}')"))
+                for n in names
+            }
+            indexes = {n: db.execute(f"PRAGMA index_info('{n}')").fetchall() for n in names}
+            found.append((names, columns, {n: [c[2] for c in i] for n, i in indexes.items()}))
+    assert found[0] == found[1]
 
 
 def test_newer_format_is_refused(books: Books) -> None:
@@ -709,14 +856,15 @@ _APPEND_FOR_EVER = """
 import os, sys
 from pathlib import Path
 from pillion_sidecar.journal import Journal
-from pillion_sidecar.records import Environment, RunStart
+from pillion_sidecar.records import CheckedBatch, Environment, RunStart
 
 journal = Journal(Path(sys.argv[1]), on_commit=lambda: None, on_fatal=lambda error: os._exit(1))
 start = RunStart("run", "w", "demo", "name", "", "", (), "", {}, Environment(), 1)
 number = journal.start(start).result().last_sequence
 while True:
     number += 1
-    future = journal.append("run", "w", number, b"batch %d " % number * 20, row_count=1)
+    batch = CheckedBatch("run", "w", number, b"batch %d " % number * 20, row_count=1)
+    future = journal.append(batch)
     future.add_done_callback(lambda done: os.write(1, b"%d\\n" % done.result()))
     if number % 7 == 0:
         future.result()
@@ -760,7 +908,8 @@ class Power:
         journal._db.execute(f"PRAGMA wal_autocheckpoint = {commits_per_checkpoint}")
         journal.start(start_of()).result(WAIT_S)
         for sequence in range(1, 41):
-            journal.append(RUN, WRITER, sequence, payload_of(sequence), row_count=1).result(WAIT_S)
+            batch = CheckedBatch(RUN, WRITER, sequence, payload_of(sequence), row_count=1)
+            journal.append(batch).result(WAIT_S)
         journal.close()
         del self.copies[41:]  # the close commits once more, with nothing in it
 

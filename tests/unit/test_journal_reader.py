@@ -1,6 +1,7 @@
 """Reading the journal: what comes in which order, what damage looks like, what a reader may not."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import EntryKind, JournaledRun, JournalReader
 from pillion_sidecar.records import (
+    CheckedBatch,
     Environment,
+    Offset,
     RunFinish,
     RunId,
     RunStart,
@@ -60,7 +63,7 @@ def start(journal: Journal, run_id: RunId = RUN) -> None:
 
 def append(journal: Journal, sequence: int, payload: bytes = b"...", run_id: RunId = RUN) -> None:
     """Append a batch of two rows."""
-    journal.append(run_id, WRITER, sequence, payload, row_count=2).result(WAIT_S)
+    journal.append(CheckedBatch(run_id, WRITER, sequence, payload, row_count=2)).result(WAIT_S)
 
 
 def finish(journal: Journal, run_id: RunId = RUN) -> None:
@@ -124,7 +127,6 @@ def test_runs_behind_a_cursor_come_oldest_news_first(
     one, two, three, four = (reader.first_offset() + distance for distance in range(4))
     for cursor in (0, one - 1, one):
         assert dict(reader.runs_behind(cursor)) == {OTHER_RUN: four, RUN: three}
-    assert reader.runs_behind(one - 1) == [(OTHER_RUN, four), (RUN, three)]
     assert reader.runs_behind(two) == [(RUN, three), (OTHER_RUN, four)]
     assert reader.runs_behind(three) == [(OTHER_RUN, four)]
     assert reader.runs_behind(four) == []
@@ -152,7 +154,39 @@ def test_run_is_known_after_its_entries_were_deleted(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM entries")
     with JournalReader(path) as reader:
-        assert reader.run(RUN) == JournaledRun(RUN, RunState.RUNNING, 2, 0)
+        last = Offset(reader.first_offset() + 1)
+        assert reader.run(RUN) == JournaledRun(RUN, RunState.RUNNING, 2, last)
+        assert reader.runs_behind(Offset(0)) == [(RUN, last)]
+        assert reader.undelivered(RUN, Offset(0)) is None
+
+
+def test_undelivered_is_the_first_entry_behind_a_cursor(
+    journal: Journal, reader: JournalReader
+) -> None:
+    """Its first ordinal tells how far a sink lags, and its time for how long."""
+    before_ns = time.time_ns()
+    start(journal)
+    append(journal, 1)
+    append(journal, 2)
+    first = reader.first_offset()
+    found = [reader.undelivered(RUN, Offset(first + distance)) for distance in (-1, 0, 1, 3)]
+    assert [one and one[0] for one in found] == [0, 0, 2, None]
+    times = [one[1] for one in found if one]
+    assert times == sorted(times)
+    assert before_ns <= times[0]
+    assert times[-1] <= time.time_ns()
+    assert reader.undelivered(RunId("unknown"), Offset(0)) is None
+
+
+def test_undelivered_reads_an_index_alone(reader: JournalReader) -> None:
+    """However large entries are, none of them is read for it."""
+    plan = reader._db.execute(
+        "EXPLAIN QUERY PLAN SELECT first_ordinal, time_unix_nano FROM entries "
+        "WHERE run_id = ? AND offset > ? ORDER BY offset LIMIT 1",
+        (RUN, 0),
+    ).fetchall()
+    assert len(plan) == 1
+    assert "USING COVERING INDEX entries_by_run (run_id=? AND offset>?)" in plan[0][3]
 
 
 def test_reader_never_writes(path: Path, journal: Journal) -> None:

@@ -15,8 +15,9 @@ from pillion_sidecar import validation
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import Environment, RunState, decode_batch, decode_start, encode_start
 from pillion_sidecar.validation import (
+    COUNT_MAX,
     KEY_BYTES_MAX,
-    LOST_ROWS_MAX,
+    LINES_MAX,
     TAGS_MAX,
     TEXT_BYTES_MAX,
     VALUES_DEPTH_MAX,
@@ -65,6 +66,12 @@ def config_of(values: dict[str, Value]) -> Change:
     return only(config_update=record_pb2.ConfigUpdate(values=to_key_values(values)))
 
 
+def lines_of(line: str = "", count: int | None = None) -> Change:
+    """Replace all records by lines of a console; without a line by none."""
+    lines = [line] * (count or len(line[:1]))
+    return only(console_lines=record_pb2.ConsoleLines(lines=lines))
+
+
 def lost_of(first: int, last: int, row_count: int = 0, sequence: int | None = None) -> Change:
     """Replace all records by a lost range."""
 
@@ -90,7 +97,16 @@ def nested(depth: int, *, in_lists: bool) -> Value:
 def test_good_batch_is_taken() -> None:
     """What is journaled decodes to what was sent, and its rows are counted."""
     batch = check_log(request_of())
-    assert batch[:5] == ("run", "w", 1, 1, 2)
+    assert (batch.run_id, batch.writer_id, batch.first_sequence, batch.sequence) == (
+        "run",
+        "w",
+        1,
+        1,
+    )
+    assert (batch.row_count, batch.keys) == (
+        2,
+        {c.key for c in frame(pb2.LogMetricsRequest.FromString(request_of())).columns},
+    )
     (decoded,) = decode_batch(batch.payload, 10)
     assert [(ordinal, step, time) for ordinal, step, time, _ in decoded.rows()] == [
         *((10, 1, 3), (11, 2, 4))
@@ -164,8 +180,21 @@ def test_fields_of_a_newer_client_are_kept() -> None:
         ),
         pytest.param(lost_of(2, 1), "first_sequence", id="lost-backwards"),
         pytest.param(lost_of(0, 1), "first_sequence", id="lost-from-0"),
-        pytest.param(lost_of(1, 2, row_count=LOST_ROWS_MAX + 1), "row_count", id="lost-rows-huge"),
+        pytest.param(lost_of(1, 2, row_count=COUNT_MAX + 1), "row_count", id="lost-rows-huge"),
         pytest.param(lost_of(1, 2, sequence=3), "last lost number", id="lost-other-sequence"),
+        pytest.param(
+            lambda r: setattr(r.batch, "refused_row_count", COUNT_MAX + 1),
+            "refused_row_count",
+            id="refused-rows-huge",
+        ),
+        pytest.param(
+            lambda r: setattr(r.batch, "refused_value_count", COUNT_MAX + 1),
+            "refused_value_count",
+            id="refused-values-huge",
+        ),
+        pytest.param(lines_of(), "1 to", id="no-lines"),
+        pytest.param(lines_of("x", count=LINES_MAX + 1), "1 to", id="lines-many"),
+        pytest.param(lines_of("x" * (TEXT_BYTES_MAX + 1)), "longer than", id="line-long"),
         pytest.param(
             lambda r: r.batch.records.add().lost_range.MergeFrom(
                 record_pb2.LostRange(first_sequence=1, last_sequence=1)
@@ -195,7 +224,9 @@ def test_bad_batch_is_refused_and_says_where(change: Change, message: str) -> No
         pytest.param(config_of({"k": int("9" * 4000)}), id="integer"),
         pytest.param(config_of({"k": -int("9" * 4000)}), id="negative-integer"),
         pytest.param(config_of({"a": {"k": 1}, "k": 1}), id="key-on-two-levels"),
-        pytest.param(lost_of(1, 2**63 - 1, row_count=LOST_ROWS_MAX), id="lost"),
+        pytest.param(lost_of(1, 2**63 - 1, row_count=COUNT_MAX), id="lost"),
+        pytest.param(lines_of("", count=LINES_MAX), id="lines"),
+        pytest.param(lines_of("x" * TEXT_BYTES_MAX), id="line"),
     ],
 )
 def test_bounds_are_inclusive(change: Change) -> None:
@@ -370,6 +401,7 @@ def test_start_time_that_cannot_be_kept_is_refused(seconds: int) -> None:
         ({"exit_code": -9}, RunState.FAILED),
         ({"exit_code": 130, "state": "RUN_STATE_STOPPED"}, RunState.STOPPED),
         ({"exit_code": 1, "state": "RUN_STATE_FINISHED"}, RunState.FINISHED),
+        ({"exit_code": -9, "state": "RUN_STATE_CRASHED"}, RunState.CRASHED),
     ],
 )
 def test_state_follows_from_the_exit_code_unless_said(
@@ -386,14 +418,15 @@ def test_state_follows_from_the_exit_code_unless_said(
         ({"run_id": ""}, "run_id"),
         ({"writer_id": ""}, "writer_id"),
         ({"state": "RUN_STATE_RUNNING"}, "state"),
-        ({"state": "RUN_STATE_CRASHED"}, "state"),
         ({"state": 99}, "state"),
+        ({"refused_row_count": COUNT_MAX + 1}, "refused_row_count"),
+        ({"refused_value_count": 2**64 - 1}, "refused_value_count"),
         ({"reason": "x" * (TEXT_BYTES_MAX + 1)}, "reason"),
         ({"summary": {"values": [{"key": ""}]}}, "summary"),
     ],
 )
 def test_bad_end_is_refused_and_says_where(fields: dict[str, Any], message: str) -> None:
-    """Nobody says of itself that it lives on, or that it vanished."""
+    """Nobody says of itself that it lives on, or more than can be counted."""
     good = {"run_id": "r", "writer_id": "w"}
     with pytest.raises(PeerError, match=message):
         check_finish(pb2.FinishRunRequest(**good | fields))

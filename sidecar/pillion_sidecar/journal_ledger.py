@@ -1,0 +1,306 @@
+"""What each change does to the journal's tables, within a transaction that `journal.py` makes.
+
+A change checks first, so that a `StateError` or a `LimitError` leaves nothing of it behind, then
+writes. Rows of `runs` and `writers` are cached; after a transaction that did not commit, `forget`.
+Used from the journal's thread only.
+"""
+
+import sqlite3
+import time
+import zlib
+from dataclasses import dataclass, replace
+
+from pillion_sidecar.errors import StateError
+from pillion_sidecar.journal_reader import EntryKind
+from pillion_sidecar.records import (
+    CheckedBatch,
+    Offset,
+    RunFinish,
+    RunId,
+    RunStart,
+    RunState,
+    WriterId,
+    encode_environment,
+    encode_finish,
+    encode_start,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a writer learns when it starts."""
+
+    last_sequence: int
+    is_resumed: bool
+    next_ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run stands after one of its writers has ended."""
+
+    state: RunState
+    row_count: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """A row of `runs`, cached."""
+
+    state: RunState
+    next_ordinal: int
+
+
+@dataclass(slots=True)
+class _Writer:
+    """A row of `writers`, cached."""
+
+    last_sequence: int
+    state: RunState
+    refused_row_count: int = 0
+    refused_value_count: int = 0
+    dropped_row_count: int = 0
+
+
+class Ledger:
+    """Runs, their writers, and their entries."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._runs: dict[RunId, _Run] = {}
+        self._writers: dict[tuple[RunId, WriterId], _Writer] = {}
+
+    def forget(self) -> None:
+        """Forget what is cached: it was not committed."""
+        self._runs.clear()
+        self._writers.clear()
+
+    def start(self, start: RunStart, *, may_resume: bool, must_resume: bool) -> Started:
+        """Start a run, join it, or come back to it."""
+        run = self._run(start.run_id)
+        writer = self._writer(start.run_id, start.writer_id)
+        if run is None and must_resume:
+            raise StateError(
+                f"Run {start.run_id} does not exist, and resume is set to `must`. "
+                "Check the id, or let resume be `allow`.",
+                reason="RUN_UNKNOWN",
+            )
+        if run is not None and writer is None and not may_resume:
+            raise StateError(
+                f"Run {start.run_id} exists already, and resume is set to `never`. "
+                "Take another id, or let resume be `allow`.",
+                reason="RUN_EXISTS",
+            )
+        is_resumed = run is not None
+        if run is None:
+            run = self._runs[start.run_id] = _Run(RunState.RUNNING, 0)
+            self._db.execute(
+                "INSERT INTO runs (run_id, state, next_ordinal) VALUES (?, ?, ?)",
+                (start.run_id, run.state, run.next_ordinal),
+            )
+        if writer is None:
+            writer = self._writers[start.run_id, start.writer_id] = _Writer(0, RunState.FINISHED)
+            self._db.execute(
+                "INSERT INTO writers (run_id, writer_id, last_sequence, state, environment) "
+                "VALUES (?, ?, ?, ?, x'')",
+                (start.run_id, start.writer_id, writer.last_sequence, writer.state),
+            )
+        if writer.state != RunState.RUNNING:
+            self._revive(start.run_id, start.writer_id, run, writer)
+            environment = encode_environment(start.environment).SerializeToString()
+            self._db.execute(
+                "UPDATE writers SET environment = ? WHERE run_id = ? AND writer_id = ?",
+                (environment, start.run_id, start.writer_id),
+            )
+            self._insert(
+                start.run_id, start.writer_id, 0, EntryKind.START, run, 0, encode_start(start)
+            )
+        return Started(writer.last_sequence, is_resumed, run.next_ordinal)
+
+    def append(self, batch: CheckedBatch) -> int:
+        """Append a batch; return its writer's last sequence."""
+        run_id, writer_id, sequence = batch.run_id, batch.writer_id, batch.sequence
+        run, writer = self._known(run_id, writer_id)
+        if sequence <= writer.last_sequence:
+            self._check_duplicate(batch)
+            return writer.last_sequence
+        expected = writer.last_sequence + 1
+        first_sequence = batch.first_sequence or sequence
+        if first_sequence > expected:
+            raise StateError(
+                f"Batch {first_sequence} of writer {writer_id} of run {run_id} came where "
+                f"{expected} is next. Send {expected} first.",
+                reason="SEQUENCE_GAP",
+                facts={"expected_sequence": str(expected)},
+            )
+        if writer.state != RunState.RUNNING:
+            self._revive(run_id, writer_id, run, writer)
+        writer.last_sequence = sequence
+        writer.dropped_row_count += batch.dropped_row_count
+        self._note_refused(writer, batch.refused_row_count, batch.refused_value_count)
+        self._save_writer(run_id, writer_id, writer)
+        self._insert(
+            run_id, writer_id, sequence, EntryKind.BATCH, run, batch.row_count, batch.payload
+        )
+        return sequence
+
+    def finish(
+        self,
+        finish: RunFinish,
+        *,
+        last_sequence: int | None,
+        refused_row_count: int,
+        refused_value_count: int,
+    ) -> Ended:
+        """End a writer, and with the last writer the run."""
+        run_id, writer_id = finish.run_id, finish.writer_id
+        run, writer = self._known(run_id, writer_id)
+        if last_sequence is not None and writer.last_sequence < last_sequence:
+            expected = writer.last_sequence + 1
+            raise StateError(
+                f"Writer {writer_id} of run {run_id} ends with batch "
+                f"{last_sequence}, but {expected} is not on disk yet. Send it first.",
+                reason="SEQUENCE_GAP",
+                facts={"expected_sequence": str(expected)},
+            )
+        if writer.state == RunState.RUNNING:
+            writer.state = finish.state
+            self._note_refused(writer, refused_row_count, refused_value_count)
+            self._save_writer(run_id, writer_id, writer)
+            self._db.execute(
+                "UPDATE writers SET exit_code = ?, reason = ?, end_offset = "
+                "(SELECT seq + 1 FROM sqlite_sequence WHERE name = 'entries') "
+                "WHERE run_id = ? AND writer_id = ?",
+                (finish.exit_code, finish.reason, run_id, writer_id),
+            )
+            end = self._end_of_run(finish)
+            if end is not None:
+                run.state = end.state
+            self._insert(
+                run_id,
+                writer_id,
+                writer.last_sequence,
+                EntryKind.FINISH if end is None else EntryKind.END,
+                run,
+                0,
+                encode_finish(end or finish),
+            )
+            self._writers.pop((run_id, writer_id))
+            if end is not None:
+                self._runs.pop(run_id)
+        return Ended(run.state, run.next_ordinal)
+
+    def _end_of_run(self, finish: RunFinish) -> RunFinish | None:
+        """Return the run's end if this was its last writer's: the worst one of all its writers'.
+
+        Of several that are equally bad, one with an exit code says most, then one with a reason,
+        then the first.
+        """
+        ends = [
+            (-state, exit_code is None, not reason, end_offset, exit_code, reason)
+            for state, exit_code, reason, end_offset in self._db.execute(
+                "SELECT state, exit_code, reason, end_offset FROM writers WHERE run_id = ?",
+                (finish.run_id,),
+            )
+        ]
+        if -RunState.RUNNING in (end[0] for end in ends):
+            return None
+        minus_state, *_, exit_code, reason = min(ends)
+        state = RunState(-minus_state)
+        if not reason and state != finish.state:
+            reason = f"Another writer had ended as {state.name}."
+        return replace(finish, state=state, exit_code=exit_code, reason=reason)
+
+    def _known(self, run_id: RunId, writer_id: WriterId) -> tuple[_Run, _Writer]:
+        run, writer = self._run(run_id), self._writer(run_id, writer_id)
+        if run is None or writer is None:
+            raise StateError(
+                f"Writer {writer_id} of run {run_id} is not known here. Call StartRun first.",
+                reason="WRITER_UNKNOWN",
+            )
+        return run, writer
+
+    def _check_duplicate(self, batch: CheckedBatch) -> None:
+        row = self._db.execute(
+            "SELECT payload FROM entries "
+            "WHERE run_id = ? AND writer_id = ? AND sequence = ? AND kind = ?",
+            (batch.run_id, batch.writer_id, batch.sequence, EntryKind.BATCH),
+        ).fetchone()
+        if row is not None and row[0] != batch.payload:
+            raise StateError(
+                f"Batch {batch.sequence} of writer {batch.writer_id} of run {batch.run_id} is on "
+                "disk with another content. Two processes use one writer id; give each its own.",
+                reason="SEQUENCE_CONFLICT",
+            )
+
+    @staticmethod
+    def _note_refused(writer: _Writer, row_count: int, value_count: int) -> None:
+        """Take a writer's own counts, which only grow."""
+        writer.refused_row_count = max(writer.refused_row_count, row_count)
+        writer.refused_value_count = max(writer.refused_value_count, value_count)
+
+    def _revive(self, run_id: RunId, writer_id: WriterId, run: _Run, writer: _Writer) -> None:
+        """Have a writer live, and its run with it."""
+        writer.state = run.state = RunState.RUNNING
+        self._db.execute(
+            "UPDATE writers SET state = ?, exit_code = NULL, reason = '', end_offset = 0 "
+            "WHERE run_id = ? AND writer_id = ?",
+            (writer.state, run_id, writer_id),
+        )
+
+    def _run(self, run_id: RunId) -> _Run | None:
+        if run_id not in self._runs:
+            row = self._db.execute(
+                "SELECT state, next_ordinal FROM runs WHERE run_id = ?", (run_id,)
+            ).fetchone()
+            if row is None:
+                return None
+            self._runs[run_id] = _Run(RunState(row[0]), row[1])
+        return self._runs[run_id]
+
+    def _writer(self, run_id: RunId, writer_id: WriterId) -> _Writer | None:
+        if (run_id, writer_id) not in self._writers:
+            row = self._db.execute(
+                "SELECT last_sequence, state, refused_row_count, refused_value_count, "
+                "dropped_row_count FROM writers WHERE run_id = ? AND writer_id = ?",
+                (run_id, writer_id),
+            ).fetchone()
+            if row is None:
+                return None
+            self._writers[run_id, writer_id] = _Writer(row[0], RunState(row[1]), *row[2:])
+        return self._writers[run_id, writer_id]
+
+    def _save_writer(self, run_id: RunId, writer_id: WriterId, writer: _Writer) -> None:
+        self._db.execute(
+            "UPDATE writers SET last_sequence = ?, state = ?, refused_row_count = ?, "
+            "refused_value_count = ?, dropped_row_count = ? WHERE run_id = ? AND writer_id = ?",
+            (
+                *(writer.last_sequence, writer.state, writer.refused_row_count),
+                *(writer.refused_value_count, writer.dropped_row_count, run_id, writer_id),
+            ),
+        )
+
+    def _insert(
+        self,
+        run_id: RunId,
+        writer_id: WriterId,
+        sequence: int,
+        kind: EntryKind,
+        run: _Run,
+        row_count: int,
+        payload: bytes,
+    ) -> None:
+        """Insert an entry, and move its run on to behind it."""
+        cursor = self._db.execute(
+            "INSERT INTO entries (run_id, writer_id, sequence, kind, first_ordinal, row_count, "
+            "crc32, time_unix_nano, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(run_id, writer_id, sequence, kind, run.next_ordinal, row_count),
+                *(zlib.crc32(payload), time.time_ns(), payload),
+            ),
+        )
+        run.next_ordinal += row_count
+        self._db.execute(
+            "UPDATE runs SET state = ?, next_ordinal = ?, last_offset = ? WHERE run_id = ?",
+            (run.state, run.next_ordinal, Offset(cursor.lastrowid or 0), run_id),
+        )
