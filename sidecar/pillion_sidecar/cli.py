@@ -6,7 +6,6 @@ or failed, with a sentence on standard error; 2 wrong usage; 130 ended by Ctrl-C
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from rich.console import Console
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import rendering
+from pillion_sidecar import logs, rendering
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import PillionError
-from pillion_sidecar.settings import WandbMode, load
+from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
 
 PIPED_WIDTH = 1000
 """Columns of a table that no terminal shows: enough to cut nothing."""
@@ -54,6 +53,13 @@ def serve(
     drain_timeout_s: Annotated[
         float | None, typer.Option(help="How long a stop may take to deliver what is left.")
     ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="`text` for people, `json` for machines.")
+    ] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="Log this and what is graver.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Answer GET /metrics on this port of 127.0.0.1; 0: any.")
+    ] = None,
     settings_file: Annotated[
         Path | None, typer.Option("--settings", help="TOML with these names. [PILLION_SETTINGS]")
     ] = None,
@@ -64,7 +70,6 @@ def serve(
     """Run the sidecar until Ctrl-C or SIGTERM."""
     from pillion_sidecar.server import Sidecar  # noqa: PLC0415 - only this command needs it
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with _refusals_told():
         settings = load(
             settings_file,
@@ -72,7 +77,11 @@ def serve(
             listen=listen,
             wandb_mode=wandb_mode,
             drain_timeout_s=drain_timeout_s,
+            log_format=log_format,
+            log_level=log_level,
+            metrics_port=metrics_port,
         )
+        logs.configure(settings.log_format, settings.log_level)
 
         def on_ready(sidecar: Sidecar) -> None:
             print(f"pillion {__version__} listens at {sidecar.address}")

@@ -116,6 +116,8 @@ class _Worker:
             "lock": str(settings.data_dir / f"sink-{name}.lock"),
             "store_url": settings.store_url,
             "wandb_dir": str(settings.wandb_dir),
+            "log_format": settings.log_format,
+            "log_level": settings.log_level,
         }
         self._writer: asyncio.StreamWriter | None = None
         self._is_draining = False
@@ -161,7 +163,10 @@ class _Worker:
             if time.monotonic() - started_s > STABLE_S:
                 restart_s = 0.0
             self.error = self.error or f"its worker ended with code {code}; see {self._log_path}"
-            log.warning("sink %s: %s; restart in %.1f s", self._name, self.error, restart_s)
+            log.warning(
+                "worker ended",
+                extra={"sink": self._name, "error": self.error, "restart_s": round(restart_s, 1)},
+            )
             await asyncio.sleep(min(restart_s, RESTART_MIN_S) if self._is_draining else restart_s)
             restart_s = min(max(2 * restart_s, RESTART_MIN_S), RESTART_MAX_S)
 

@@ -167,19 +167,21 @@ class Sidecar:
 
     async def serve(self) -> None:
         """Take in and deliver until told to stop."""
+        log.info("listening", extra={"address": self.address, "journal_id": self._journal.id})
         liveness = asyncio.create_task(self._watch_liveness())
         await self._stopping.wait()
         liveness.cancel()
 
     async def drain(self) -> None:
         """Take nothing more in, and deliver what is there as far as the time allows."""
+        log.info("stopping")
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STREAMS_GRACE_S)
         if not await self._delivery.drain(self._settings.drain_timeout_s):
             log.warning(
-                "not everything was delivered within %.0f s; it is on disk, and delivery goes on "
-                "with the next start",
-                self._settings.drain_timeout_s,
+                "not everything was delivered in time; it is on disk, and delivery goes on with "
+                "the next start",
+                extra={"timeout_s": self._settings.drain_timeout_s},
             )
 
     async def close(self) -> None:
@@ -215,9 +217,12 @@ class Sidecar:
                 try:
                     await asyncio.wrap_future(self._journal.finish(finish, last_sequence=None))
                 except PillionError as error:
-                    log.warning("run %s could not be ended: %s", run_id, error)
+                    log.warning("run not ended", extra={"run_id": run_id, "error": error})
                     if not isinstance(error, StateError):
                         continue  # the disk is full: later
+                else:
+                    ended = {"run_id": run_id, "writer_id": writer_id, "reason": reason}
+                    log.warning("writer vanished", extra=ended)
                 self._liveness.remove(run_id, writer_id)
 
     def _on_signal(self) -> None:
@@ -226,7 +231,7 @@ class Sidecar:
         self._stopping.set()
 
     def _on_fatal(self, error: DiskError) -> None:
-        log.critical("%s", error)
+        log.critical("the journal failed", extra={"error": error})
         self._fatal = error
         self._stopping.set()
 

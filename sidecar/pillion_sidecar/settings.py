@@ -64,6 +64,24 @@ class WandbMode(StrEnum):
     """Nothing of wandb is started."""
 
 
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    """For people."""
+    JSON = "json"
+    """One object per line, for machines."""
+
+
+class LogLevel(StrEnum):
+    """What is logged: this and what is graver."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Settings(BaseSettings):
     """What an operator may choose. Build it with `load`."""
 
@@ -78,6 +96,10 @@ class Settings(BaseSettings):
     wandb_mode: WandbMode = WandbMode.OFFLINE
     drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     """How long a stop may take to deliver what is left."""
+    log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `GET /metrics` is answered, on 127.0.0.1; None: nowhere, 0: at a free port."""
 
     @field_validator("data_dir")
     @classmethod

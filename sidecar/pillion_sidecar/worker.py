@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from pillion.v1 import record_pb2
+from pillion_sidecar import logs
 from pillion_sidecar.errors import PillionError, SinkError
 from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
 from pillion_sidecar.records import (
@@ -111,7 +112,7 @@ class Courier:
         try:
             self._sink.flush()
         except SinkError as error:
-            log.warning("sink could not flush: %s", error)
+            log.warning("sink could not flush", extra={"error": error})
 
     def changes(self) -> Iterator[dict[str, Any]]:
         """Yield what the sidecar has not been told yet."""
@@ -178,7 +179,7 @@ class Courier:
             if isinstance(error, SinkError) and error.reason == "RUN_REOPENED":
                 return  # no failure: it gets the run from the start, at once
             if not isinstance(error, SinkError):
-                log.exception("sink failed on run %s", run_id)
+                log.exception("sink failed on a run", extra={"run_id": run_id})
             run.failure_count += 1
             doublings = min(run.failure_count - 1, RETRY_DOUBLINGS_MAX)
             retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
@@ -294,6 +295,7 @@ def _run(line: _Line) -> None:
     while not messages:
         messages = line.receive(None)
     setup = messages.pop(0)
+    logs.configure(setup["log_format"], setup["log_level"])
     lock = Path(setup["lock"]).open("w")  # noqa: SIM115 - held for the life of the process
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -329,13 +331,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent()
     os.nice(5)  # taking in comes before passing on
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure()  # as the setup says, once it has come
     code = 1
     try:
         _run(_Line(socket.socket(fileno=int(sys.argv[1]))))
         code = 0
     except PillionError as error:
-        log.error("%s", error)  # noqa: TRY400 - its message says all
+        log.error("worker cannot go on", extra={"error": error})  # noqa: TRY400 - it says all
     except Exception:
         log.exception("worker failed")
     finally:
