@@ -13,7 +13,8 @@ import pytest
 from pillion._batch import Row, Update
 from pillion._encoding import Encoder
 from pillion.v1 import record_pb2
-from pillion_sidecar import worker
+from pillion_sidecar import courier as courier_module
+from pillion_sidecar.courier import Courier
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
@@ -29,7 +30,6 @@ from pillion_sidecar.records import (
 )
 from pillion_sidecar.sinks.memory import MemoryRun, MemorySink
 from pillion_sidecar.validation import check_log
-from pillion_sidecar.worker import Courier
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 WRITER = WriterId("w")
@@ -290,7 +290,7 @@ def test_large_run_does_not_keep_others_waiting(
     trainer: Trainer, reader: JournalReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn hands over one bounded slice of each run."""
-    monkeypatch.setattr(worker, "SLICE_BYTES_MAX", 1)
+    monkeypatch.setattr(courier_module, "SLICE_BYTES_MAX", 1)
     sink = MemorySink()
     trainer.start()
     for step in range(5):
@@ -387,7 +387,7 @@ def test_failing_run_counts_as_idle_until_its_next_try(
     courier._runs[RUN].retry_at_s = float("inf")
     assert courier.is_idle
     assert not courier.deliver()
-    assert courier.wait_s == worker.FLUSH_INTERVAL_S
+    assert courier.wait_s == courier_module.FLUSH_INTERVAL_S
 
 
 def test_courier_with_nothing_to_do_sleeps_until_woken(
@@ -401,7 +401,7 @@ def test_courier_with_nothing_to_do_sleeps_until_woken(
     courier.look()
     assert courier.deliver()
     changes(courier)
-    assert courier.wait_s == worker.FLUSH_INTERVAL_S
+    assert courier.wait_s == courier_module.FLUSH_INTERVAL_S
     courier.flush()
     changes(courier)
     assert courier.wait_s is None
@@ -531,9 +531,12 @@ def test_end_is_told_though_it_is_newer_than_the_last_look() -> None:
         payload=record_pb2.RunStart(run_id="run").SerializeToString(),
     )
     sink = MemorySink()
-    assert list(worker._hand_over(sink, RunId("run"), [started, finish], Offset(6))) == [6, 7]
+    assert list(courier_module._hand_over(sink, RunId("run"), [started, finish], Offset(6))) == [
+        6,
+        7,
+    ]
     assert sink.runs[RunId("run")].state is RunState.FAILED
     again = replace(started, offset=Offset(8))
     sink = MemorySink()
-    list(worker._hand_over(sink, RunId("run"), [started, finish, again], Offset(8)))
+    list(courier_module._hand_over(sink, RunId("run"), [started, finish, again], Offset(8)))
     assert sink.runs[RunId("run")].finish is None
