@@ -1,4 +1,4 @@
-"""The command line: `pillion serve | status | runs | compare | demo | train`.
+"""The command line: `pillion serve | status | runs | compare | console | demo | train`.
 
 Tables for people, `--json` for scripts (its shapes: `docs/cli.md`). Exit codes: 0 well; 1 refused
 or failed, with a sentence on standard error; 2 wrong usage; 130 ended by Ctrl-C.
@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +20,10 @@ from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar import logs, rendering
 from pillion_sidecar.asking import Asker
-from pillion_sidecar.errors import PillionError
+from pillion_sidecar.errors import PillionError, StateError
+from pillion_sidecar.records import RunId
 from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
+from pillion_sidecar.store import Store
 
 PIPED_WIDTH = 1000
 """Columns of a table that no terminal shows: enough to cut nothing."""
@@ -149,6 +151,26 @@ def compare(
     _show(rendering.comparison_view(response), rendering.comparison_json(response), as_json=as_json)
     if not as_json:
         print("\n" + rendering.best_sentence(response))
+
+
+@app.command()
+def console(
+    run: Annotated[str, typer.Argument(help="The run.")],
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a run's trainers printed. Reads the store itself, so it needs no sidecar."""
+    with _refusals_told(), closing(Store(load(data_dir=data_dir).store_url)) as store:
+        if store.run(RunId(run)) is None:
+            raise StateError(
+                f"There is no run {run}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
+            )
+        if as_json:
+            pieces = [rendering.console_json(piece) for piece in store.console(RunId(run))]
+            _show(None, {"run_id": run, "console": pieces}, as_json=True)
+        else:
+            for piece in store.console(RunId(run)):
+                print("\n".join(piece.lines))
 
 
 @app.command()

@@ -146,7 +146,25 @@ class LostRange:
     row_count: int
 
 
-Record = Frame | ConfigUpdate | SummaryUpdate | LostRange
+class ConsoleStream(IntEnum):
+    """Where a line was printed."""
+
+    UNKNOWN = record_pb2.ConsoleLines.STREAM_UNSPECIFIED
+    STDOUT = record_pb2.ConsoleLines.STREAM_STDOUT
+    STDERR = record_pb2.ConsoleLines.STREAM_STDERR
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleLines:
+    """Lines that the trainer printed, without their line ends."""
+
+    stream: ConsoleStream
+    time_unix_nano: int
+    """When the first of them was seen."""
+    lines: tuple[str, ...]
+
+
+Record = Frame | ConfigUpdate | SummaryUpdate | LostRange | ConsoleLines
 
 _STATES_ENDED = frozenset(RunState) - {RunState.RUNNING}
 
@@ -280,8 +298,19 @@ def _decode_record(message: record_pb2.Record, first_ordinal: int) -> Record:
         case "lost_range":
             lost = message.lost_range
             return LostRange(lost.first_sequence, lost.last_sequence, lost.row_count)
+        case "console_lines":
+            return _decode_console(message.console_lines)
         case kind:
             raise AssertionError(f"a record of kind {kind} passed validation")
+
+
+def _decode_console(message: record_pb2.ConsoleLines) -> ConsoleLines:
+    known = {stream.value: stream for stream in ConsoleStream}
+    return ConsoleLines(
+        stream=known.get(message.stream, ConsoleStream.UNKNOWN),
+        time_unix_nano=message.time_unix_nano,
+        lines=tuple(message.lines),
+    )
 
 
 def _decode_column(

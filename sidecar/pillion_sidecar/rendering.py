@@ -18,6 +18,7 @@ from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, from_any_value, from_key_values
 from pillion_sidecar.compare import METRICS_PREFERRED
+from pillion_sidecar.records import ConsoleLines
 
 _STATE_STYLES = {
     "RUNNING": "cyan",
@@ -297,6 +298,17 @@ def _figure_text(statistics: run_pb2.MetricStatistics, figure: str) -> str:
 
 def _state_name(run: run_pb2.Run | run_pb2.RunStatus) -> str:
     return str(record_pb2.RunState.Name(run.state)).removeprefix("RUN_STATE_")
+
+
+def console_json(piece: ConsoleLines) -> dict[str, Any]:
+    """Return console lines for `--json`."""
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(piece.time_unix_nano)
+    return {
+        "stream": piece.stream.name.lower(),
+        "time": _time_json(timestamp),
+        "lines": list(piece.lines),
+    }
 
 
 def _time_json(timestamp: Timestamp) -> str:

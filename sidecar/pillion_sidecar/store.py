@@ -19,10 +19,18 @@ from sqlalchemy.exc import DBAPIError
 from pillion.process import ProcessIdentity
 from pillion.values import Value
 from pillion_sidecar.errors import DiskError
-from pillion_sidecar.records import Environment, Offset, RunId, RunState
+from pillion_sidecar.records import (
+    ConsoleLines,
+    ConsoleStream,
+    Environment,
+    Offset,
+    RunId,
+    RunState,
+)
 from pillion_sidecar.store_tables import (
     Metrics,
     columns,
+    console,
     from_blob,
     open_for_reading,
     runs,
@@ -32,6 +40,9 @@ from pillion_sidecar.store_tables import (
 
 POSITIONS_MAX = 500
 """More metrics than this are picked from a query's result, not by its text, which is bounded."""
+
+CONSOLE_RECORDS = 64
+"""So many records of console lines are read at once; one may be of 1 MiB."""
 
 Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
 Row: TypeAlias = tuple[int, int, int, dict[str, float | int | bool]]
@@ -165,6 +176,18 @@ class Store:
                 for signature_id, named in _read_signatures(connection, run_id)
             ]
             yield from heapq.merge(*streams, key=itemgetter(0))
+
+    def console(self, run_id: RunId) -> Iterator[ConsoleLines]:
+        """Yield what the run's trainers printed, as it came.
+
+        Holds some of it in memory, and its snapshot until it is closed.
+        """
+        with self._snapshot() as connection:
+            if not sa.inspect(connection).has_table(console.name):
+                return  # no one has written to this store since it was of format 1
+            query = console.select().where(console.c.run_id == run_id).order_by(console.c.number)
+            for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
+                yield ConsoleLines(ConsoleStream(row.stream), row.time_unix_nano, tuple(row.lines))
 
     def close(self) -> None:
         """Let go of the file."""

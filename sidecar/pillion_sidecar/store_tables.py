@@ -1,12 +1,14 @@
 """The store's tables, and how its file is opened.
 
-Tables (format 1):
+Tables (format 2):
 
     meta        key, value: `store_format`
     runs        a run as its records made it, and `cursor`: the last journal offset that is in here
     signatures  which metrics, in which order and kind, rows of a run have; and the last such row
     segments    rows of one signature that came together: the axes that they share
     columns     the values of a segment, one row per metric, by its position in the signature
+    console     what was printed, a row per record, numbered from 0 in its run; `cursor` is the
+                run's when it came. Format 1 did not have this table
 
 Arrays are little-endian blobs: int64 axes, values by kind: `d` float64, `q` int64, `?` one byte
 each. Segments of a signature never overlap, and larger ids hold later rows. `minimum` and `maximum`
@@ -30,8 +32,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from pillion_sidecar.errors import DiskError, SettingsError
 
-FORMAT = 1
-"""The version of the tables. A store of a newer one is not opened."""
+FORMAT = 2
+"""The version of the tables. A store of a newer one is not opened; an older one is brought up to
+date by the first who opens it to write."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long an operation waits for a lock of SQLite's before it fails."""
@@ -128,6 +131,19 @@ columns = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+console = sa.Table(
+    "console",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.run_id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("stream", sa.Integer, nullable=False),
+    sa.Column("time_unix_nano", sa.BigInteger, nullable=False),
+    sa.Column("lines", ValueText, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+_IS_FORMAT = meta.c.key == "store_format"
 
 
 def error_code(error: BaseException | None) -> int:
@@ -182,7 +198,8 @@ def open_for_writing(url: str) -> sa.Engine:
     except DBAPIError as error:
         engine.dispose()
         raise _cannot_open(path, error) from error
-    _check_format(engine, path)
+    if _check_format(engine, path) < FORMAT:
+        _bring_up_to_date(engine, path)
     return engine
 
 
@@ -237,10 +254,10 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _check_format(engine: sa.Engine, path: Path) -> None:
+def _check_format(engine: sa.Engine, path: Path) -> int:
     try:
         with engine.begin() as connection:
-            found = connection.scalar(sa.select(meta.c.value).where(meta.c.key == "store_format"))
+            found = connection.scalar(sa.select(meta.c.value).where(_IS_FORMAT))
     except DBAPIError as error:
         engine.dispose()
         raise _cannot_open(path, error) from error
@@ -252,6 +269,17 @@ def _check_format(engine: sa.Engine, path: Path) -> None:
             f"The store {path} is of format {found}, and this version knows {FORMAT}. "
             "Use the newer Pillion that wrote it, or set another data directory."
         )
+    return int(found)
+
+
+def _bring_up_to_date(engine: sa.Engine, path: Path) -> None:
+    try:
+        with engine.begin() as connection:
+            console.create(connection, checkfirst=True)
+            connection.execute(meta.update().where(_IS_FORMAT).values(value=str(FORMAT)))
+    except DBAPIError as error:
+        engine.dispose()
+        raise _cannot_open(path, error) from error
 
 
 def _cannot_open(path: Path, error: DBAPIError) -> SettingsError | DiskError:

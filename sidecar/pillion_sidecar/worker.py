@@ -34,7 +34,6 @@ from pillion_sidecar.sinks import Sink
 log = logging.getLogger(__name__)
 
 
-from pillion_sidecar import logs
 class _Line:
     """The socket to the sidecar."""
 

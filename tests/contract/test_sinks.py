@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
+    ConsoleLines,
+    ConsoleStream,
     Environment,
     Frame,
     LostRange,
@@ -61,6 +63,7 @@ class Seen:
     reason: str
     lost_row_count: int
     rows: list[tuple[int, int, int, dict[str, float | int | bool]]]
+    console: list[str]
 
 
 class Harness(Protocol):
@@ -119,6 +122,7 @@ class MemoryHarness:
             reason=run.finish.reason if run.finish else "",
             lost_row_count=run.lost_row_count,
             rows=run.rows,
+            console=[line for piece in run.console for line in piece.lines],
         )
 
 
@@ -156,6 +160,7 @@ class StoreHarness:
             reason=run.reason,
             lost_row_count=run.lost_row_count,
             rows=list(store.rows(run_id)),
+            console=[line for piece in store.console(run_id) for line in piece.lines],
         )
         store.close()
         return seen
@@ -233,6 +238,7 @@ class WandbHarness:
                 )
                 for row in file.rows
             ],
+            console=file.console,
         )
 
 
@@ -369,6 +375,11 @@ def frame_of(first_ordinal: int, *losses: float) -> Frame:
     """Make rows of one metric."""
     ordinals = np.arange(first_ordinal, first_ordinal + len(losses))
     return Frame(first_ordinal, ordinals * 10, ordinals + 1_000, {"loss": np.array(losses)})
+
+
+def console_of(*lines: str, stream: ConsoleStream = ConsoleStream.STDOUT) -> ConsoleLines:
+    """Make what a trainer printed."""
+    return ConsoleLines(stream, 1_000, lines)
 
 
 @every_sink
@@ -523,6 +534,20 @@ def test_lost_rows_are_summed_up(harness: Harness, delivery: Delivery) -> None:
     assert harness.see(RUN).lost_row_count == 112
 
 
+@every_sink
+def test_console_lines_are_kept_in_order(harness: Harness, delivery: Delivery) -> None:
+    """As they were printed, empty ones too, among rows and in slices of their own."""
+    delivery.start(1, start_of())
+    delivery.apply(RUN, 2, [console_of("one", "", "µ \x1b[31mred\x1b[0m"), frame_of(0, 1.0)])
+    delivery.apply(RUN, 3, [console_of("a\rb", stream=ConsoleStream.STDERR), console_of("")])
+    delivery.settle()
+    printed = ["one", "", "µ \x1b[31mred\x1b[0m", "a\rb", ""]
+    assert harness.see(RUN).console == printed
+    delivery.finish(4, finish_of())
+    delivery.settle()
+    assert harness.see(RUN).console == printed
+
+
 @every_durable_sink
 def test_a_run_that_has_ended_outlives_its_sink(harness: Harness, delivery: Delivery) -> None:
     """Position and data are there when it is opened again, and a replay changes nothing."""
@@ -564,7 +589,7 @@ def test_a_run_that_has_not_ended_goes_on_at_its_cursor(
 def test_what_lies_before_the_cursor_is_ignored(harness: Harness, delivery: Delivery) -> None:
     """A replay of all calls changes nothing, the end of the run included."""
     delivery.start(1, start_of(tags=("a",), config={"lr": 1}))
-    delivery.apply(RUN, 2, [frame_of(0, 1.0), LostRange(1, 1, 5)])
+    delivery.apply(RUN, 2, [frame_of(0, 1.0), console_of("x"), LostRange(1, 1, 5)])
     delivery.apply(RUN, 3, [ConfigUpdate({"lr": 2}), SummaryUpdate({"best": 1})])
     delivery.finish(4, finish_of(summary={"best": 2}))
     delivery.settle()

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import pillion
+from pillion.v1 import record_pb2
+from pillion.v1 import telemetry_service_pb2 as pb2
 
 
 def pillion_command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +38,28 @@ def place(sidecar: Any) -> tuple[str, ...]:
             run.log({"train/loss": 1.0, "train/epoch": 0}, step=0)
             run.log({"train/loss": loss, "train/epoch": 1}, step=7)
     return ("--address", sidecar.address, "--data-dir", str(sidecar.data_dir))
+
+
+def test_console_prints_what_a_run_printed(sidecar: Any, place: tuple[str, ...]) -> None:
+    """As text and as JSON, once the store has it; a run that is not there is named."""
+    piece = record_pb2.ConsoleLines(stream="STREAM_STDERR", time_unix_nano=1, lines=["one", "µ"])
+    batch = record_pb2.Batch(run_id="first", writer_id="shell", sequence=1)
+    batch.records.add(console_lines=piece)
+    sidecar.call("StartRun", pb2.StartRunRequest(run_id="first", writer_id="shell"))
+    sidecar.log(pb2.LogMetricsRequest(batch=batch))
+    sidecar.stop()
+    data_dir = place[2:]
+    assert pillion_command("console", "first", *data_dir).stdout == "one\nµ\n"
+    assert json.loads(pillion_command("console", "first", "--json", *data_dir).stdout) == {
+        "run_id": "first",
+        "console": [
+            {"stream": "stderr", "time": "1970-01-01T00:00:00.000000001Z", "lines": ["one", "µ"]}
+        ],
+    }
+    assert pillion_command("console", "second", *data_dir).stdout == ""
+    refused = pillion_command("console", "third", *data_dir)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("There is no run third.")
 
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["sidecar", "store"])

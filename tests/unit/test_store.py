@@ -19,6 +19,8 @@ from pillion_sidecar import store_tables
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
+    ConsoleLines,
+    ConsoleStream,
     Environment,
     Frame,
     Offset,
@@ -32,7 +34,7 @@ from pillion_sidecar.records import (
 )
 from pillion_sidecar.sinks import store_segments
 from pillion_sidecar.sinks.store import StoreSink
-from pillion_sidecar.store import Store
+from pillion_sidecar.store import CONSOLE_RECORDS, Store
 
 RUN = RunId("run")
 
@@ -68,6 +70,23 @@ def files(tmp_path: Path) -> Iterator[Files]:
     files = Files(tmp_path)
     yield files
     files.close()
+
+
+def test_console_lines_come_back_as_they_came(files: Files) -> None:
+    """Stream, time and lines, in order, by run; also after the writer was opened anew."""
+    printed = [
+        ConsoleLines(ConsoleStream(number % 3), number - 5, (f"{number}\nx", ""))
+        for number in range(2 * CONSOLE_RECORDS)
+    ]
+    files.sink.start(Offset(1), start_of())
+    files.sink.start(Offset(2), start_of("other"))
+    files.sink.apply(RUN, Offset(3), printed[:7])
+    files.sink.apply(RunId("other"), Offset(4), printed[:1])
+    files.reopen()
+    files.sink.apply(RUN, Offset(5), printed[7:])
+    assert list(files.store.console(RUN)) == printed
+    assert list(files.store.console(RunId("other"))) == printed[:1]
+    assert list(files.store.console(RunId("unknown"))) == []
 
 
 def start_of(run_id: str = RUN, **changed: Any) -> RunStart:

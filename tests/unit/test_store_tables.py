@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from pillion_sidecar import store_tables
 from pillion_sidecar.errors import DiskError, SettingsError
-from pillion_sidecar.records import Environment, Frame, Offset, RunId, RunStart, WriterId
+from pillion_sidecar.records import (
+    ConsoleLines,
+    ConsoleStream,
+    Environment,
+    Frame,
+    Offset,
+    RunId,
+    RunStart,
+    WriterId,
+)
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
 
@@ -57,10 +66,26 @@ def test_a_store_of_a_newer_version_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     open_with_rows(path).close()
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE meta SET value = '2'")
+        db.execute(f"UPDATE meta SET value = '{store_tables.FORMAT + 1}'")
     for open_it in (Store, StoreSink):
         with pytest.raises(SettingsError, match="newer Pillion"):
             open_it(f"sqlite:///{path}")
+
+
+def test_a_store_of_format_1_is_brought_up_to_date_by_its_writer(tmp_path: Path) -> None:
+    """It has no console lines until then, and all else stays."""
+    path, url = tmp_path / "store.db", f"sqlite:///{tmp_path}/store.db"
+    open_with_rows(path).close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE console")
+        db.execute("UPDATE meta SET value = '1'")
+    with closing(Store(url)) as store:
+        assert (len(list(store.rows(RUN))), list(store.console(RUN))) == (4_000, [])
+    printed = ConsoleLines(ConsoleStream.STDERR, 5, ("x", ""))
+    with closing(StoreSink(url)) as sink:
+        sink.apply(RUN, Offset(3), [printed])
+    with closing(Store(url)) as store:
+        assert (len(list(store.rows(RUN))), list(store.console(RUN))) == (4_000, [printed])
 
 
 def test_a_reader_says_that_there_is_no_store(tmp_path: Path) -> None:

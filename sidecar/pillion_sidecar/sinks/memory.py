@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pillion.values import Value
 from pillion_sidecar.records import (
     ConfigUpdate,
+    ConsoleLines,
     Frame,
     LostRange,
     Offset,
@@ -30,6 +31,7 @@ class MemoryRun:
     state: RunState = RunState.RUNNING
     finish: RunFinish | None = None
     lost_row_count: int = 0
+    console: list[ConsoleLines] = field(default_factory=list)
     cursor: Offset = field(default=Offset(0))
 
 
@@ -63,6 +65,8 @@ class MemorySink:
                     run.summary.update(record.values)
                 case LostRange():
                     run.lost_row_count += record.row_count
+                case ConsoleLines():
+                    run.console.append(record)
         run.cursor = offset
 
     def finish(self, offset: Offset, finish: RunFinish) -> None:

@@ -18,6 +18,7 @@ from pillion.values import Value
 from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
+    ConsoleLines,
     Frame,
     LostRange,
     Offset,
@@ -29,7 +30,7 @@ from pillion_sidecar.records import (
     SummaryUpdate,
 )
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
-from pillion_sidecar.store_tables import error_code, open_for_writing, runs
+from pillion_sidecar.store_tables import console, error_code, open_for_writing, runs
 
 _RUNNING = {"state": RunState.RUNNING, "reason": "", "exit_code": None, "end_time_unix_nano": None}
 _CODES_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
@@ -43,6 +44,8 @@ class _Run:
     row_count: int
     last_step: int | None
     lost_row_count: int
+    console_count: int
+    """How many records of console lines there are."""
     tails: Tails
 
 
@@ -74,6 +77,7 @@ class StoreSink:
             if offset > run.cursor:
                 frames = [r for r in records if isinstance(r, Frame) and len(r)]
                 self._segments.append(run_id, run.tails, frames)
+                self._print(run_id, run, offset, records)
                 run.row_count += sum(map(len, frames))
                 steps = [int(frame.steps.max()) for frame in frames]
                 known = [] if run.last_step is None else [run.last_step]
@@ -128,13 +132,28 @@ class StoreSink:
 
     def _remembered(self, run_id: RunId) -> _Run | None:
         if run_id not in self._runs:
-            counters = (runs.c.cursor, runs.c.row_count, runs.c.last_step, runs.c.lost_row_count)
+            of_run = console.c.run_id == run_id
+            next_number = sa.func.coalesce(sa.func.max(console.c.number) + 1, 0)
+            counters = (
+                *(runs.c.cursor, runs.c.row_count, runs.c.last_step, runs.c.lost_row_count),
+                sa.select(next_number).where(of_run).scalar_subquery(),
+            )
             query = sa.select(*counters).where(runs.c.run_id == run_id)
             row = self._connection.execute(query).one_or_none()
             if row is None:
                 return None
             self._runs[run_id] = _Run(*row, tails=self._segments.tails(run_id))
         return self._runs[run_id]
+
+    def _print(self, run_id: RunId, run: _Run, offset: Offset, records: Iterable[Record]) -> None:
+        pieces = [record for record in records if isinstance(record, ConsoleLines)]
+        if pieces:
+            new = [
+                {"run_id": run_id, "number": number, "cursor": offset} | asdict(piece)
+                for number, piece in enumerate(pieces, start=run.console_count)
+            ]
+            self._connection.execute(console.insert(), new)
+            run.console_count += len(pieces)
 
     def _read(self, run_id: RunId, *wanted: sa.Column[Any]) -> sa.Row[Any]:
         return self._connection.execute(sa.select(*wanted).where(runs.c.run_id == run_id)).one()

@@ -21,6 +21,7 @@ from typing import Any
 from pillion_sidecar.errors import SettingsError, SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
+    ConsoleLines,
     Frame,
     Offset,
     Record,
@@ -86,6 +87,8 @@ class WandbSink:
                         run.update_config(record.values)
                     case SummaryUpdate():
                         run.update_summary(record.values)
+                    case ConsoleLines():
+                        run.print(record.lines)
                     # A lost range is counted by the store; W&B has no place for it.
             run.cover(offset)
 
@@ -116,7 +119,7 @@ class WandbSink:
     def flush(self) -> None:
         for run in self._live.values():
             run.confirm()
-        waiting = next((run for run in self._live.values() if run.unconfirmed), None)
+        waiting = next((run for run in self._live.values() if run.is_waiting), None)
         if waiting is not None:
             try:
                 waiting.wandb_run.status()  # asks wandb-core

@@ -47,6 +47,8 @@ class WandbFile:
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+    """Lines that were printed."""
     exit_code: int | None = None
 
 
@@ -63,6 +65,8 @@ def read_wandb_file(path: Path) -> WandbFile:
                 _merge(file.summary, record.summary)
             case "history":
                 file.rows.append(decode_items(record.history.item))
+            case "output_logger":
+                file.console += record.output_logger.line.removesuffix("\n").split("\n")
             case "exit":
                 file.exit_code = record.exit.exit_code
     return file

@@ -5,8 +5,9 @@ wandb: it is handed the SDK's run.
 """
 
 import time
+import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,25 @@ class WandbRun:
     summary: dict[str, Value] = field(default_factory=dict)
     unconfirmed: deque[int] = field(default_factory=deque)
     """The ordinals of rows that were handed over and not read back."""
-    entries: deque[tuple[Offset, int]] = field(default_factory=deque)
-    """Entries that are not confirmed; with each, how many rows there are up to it."""
+    print_count: int = 0
+    printed: deque[int] = field(default_factory=deque)
+    """Checksums of texts that were printed and not read back."""
+    entries: deque[tuple[Offset, int, int]] = field(default_factory=deque)
+    """Entries that are not confirmed; with each, how many rows and texts there are up to it."""
     confirmed: Offset = field(default=Offset(0))
     is_faithful: bool = True
-    """Whether the rows in the file are those that were handed over, as far as it was read."""
+    """Whether rows and texts in the file are those that were handed over, as far as it was read."""
     exit_code: int | None = None
     """The exit code in the file."""
 
     @property
     def confirmed_row_count(self) -> int:
         return self.row_count - len(self.unconfirmed)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something was handed over and not read back."""
+        return bool(self.unconfirmed or self.printed)
 
     def define_steps(self) -> None:
         """Have W&B draw everything over the user's step; its own is the row's ordinal."""
@@ -81,8 +90,14 @@ class WandbRun:
             self.row_count += 1
             self.last_ordinal = ordinal
 
+    def print(self, lines: Sequence[str]) -> None:
+        text = "".join(f"{line}\n" for line in lines)
+        self.wandb_run.write_logs(text)
+        self.printed.append(zlib.crc32(text.encode()))
+        self.print_count += 1
+
     def cover(self, offset: Offset) -> None:
-        self.entries.append((offset, self.row_count))
+        self.entries.append((offset, self.row_count, self.print_count))
 
     def confirm(self) -> None:
         """Read what the file has gained, and move the cursor."""
@@ -90,12 +105,20 @@ class WandbRun:
             kind = record.WhichOneof("record_type")
             if kind == "history" and self.unconfirmed:
                 self.is_faithful &= self.unconfirmed.popleft() == record.history.step.num
-            elif kind == "history":
+            elif kind == "output_logger" and self.printed:
+                text = record.output_logger.line.encode()
+                self.is_faithful &= self.printed.popleft() == zlib.crc32(text)
+            elif kind in ("history", "output_logger"):
                 self.is_faithful = False
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
-        while self.is_faithful and self.entries and self.entries[0][1] <= self.confirmed_row_count:
-            self.confirmed, _ = self.entries.popleft()
+        print_count = self.print_count - len(self.printed)
+        while self.is_faithful and self.entries:
+            offset, rows_before, prints_before = self.entries[0]
+            if rows_before > self.confirmed_row_count or prints_before > print_count:
+                break
+            self.confirmed = offset
+            self.entries.popleft()
 
     def end(self, finish: RunFinish) -> Path:
         """End the run in W&B and return its folder. Raises SinkError if something is missing."""
@@ -107,11 +130,11 @@ class WandbRun:
         while self.exit_code is None and time.monotonic() < deadline_s:
             time.sleep(END_POLL_S)
             self.confirm()
-        if self.unconfirmed or self.exit_code != exit_code or not self.is_faithful:
+        if self.is_waiting or self.exit_code != exit_code or not self.is_faithful:
             raise SinkError(
                 f"W&B's file is not what the SDK was given: {len(self.unconfirmed)} of "
-                f"{self.row_count} rows are missing, or the end, or there are others. It is "
-                "written anew.",
+                f"{self.row_count} rows are missing, or console lines, or the end, or there are "
+                "others. It is written anew.",
                 reason="WANDB_FILE_WRONG",
             )
         return Path(self.wandb_run.settings.sync_dir)
