@@ -17,11 +17,12 @@ class Row(NamedTuple):
 
 
 class Update(NamedTuple):
-    """A change of the run's config or summary."""
+    """A change of the run's config or summary, or lines that were printed."""
 
     kind: str
-    """`config_update` or `summary_update`."""
+    """`config_update`, `summary_update` or `console_lines`."""
     values: dict[str, Value]
+    """What to merge; of lines, the fields of `ConsoleLines`."""
 
 
 class Batch(NamedTuple):

@@ -79,10 +79,7 @@ class Encoder:
             if signature is None:
                 for update in group:
                     assert isinstance(update, Update)
-                    values = to_key_values(update.values)
-                    record = record_pb2.Record()
-                    getattr(record, update.kind).values.CopyFrom(values)
-                    yield record, 0
+                    yield _update_record(update), 0
                 continue
             keys, types = signature
             # Never more than half a batch per frame, so that batches fill well.
@@ -153,6 +150,15 @@ def _signature(item: Row | Update) -> tuple[tuple[str, ...], tuple[type, ...]] |
     if not _TEXT.issuperset(map(type, keys)):  # a stranger's key may not even know `==`
         keys = tuple(map(to_text, keys))
     return keys, tuple(map(type, values.values()))
+
+
+def _update_record(update: Update) -> record_pb2.Record:
+    if update.kind == "console_lines":
+        fields: dict[str, Any] = update.values
+        return record_pb2.Record(console_lines=record_pb2.ConsoleLines(**fields))
+    record = record_pb2.Record()
+    getattr(record, update.kind).values.CopyFrom(to_key_values(update.values))
+    return record
 
 
 def _to_double(value: int) -> float:

@@ -118,6 +118,18 @@ class Run:
         except Exception:  # noqa: BLE001 - telemetry never hurts training
             self._refuse()
 
+    def log_console(self, lines: list[str], stream: int = 0) -> None:
+        """Log lines that were printed, without their line ends; for `pillion run`.
+
+        Args:
+            lines: At most 64 KiB each in UTF-8, and 512 KiB together.
+            stream: 1: standard output, 2: standard error, 0: not known.
+        """
+        self._change(
+            "console_lines",
+            {"stream": stream, "time_unix_nano": time.time_ns(), "lines": [*lines]},
+        )
+
     def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
         """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
         return self in open_runs and self._link.flush(timeout_s)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pillion._batch import Row, Update
 from pillion._encoding import BATCH_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, Encoder
 from pillion.plain import to_plain_dict
+from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.records import (
     CheckedBatch,
     ConfigUpdate,
@@ -246,3 +247,18 @@ def test_lost_range_is_taken_by_the_sidecar(encoder: Encoder) -> None:
     assert (taken.first_sequence, taken.sequence, taken.row_count) == (2, 5, 0)
     assert decode_batch(taken.payload, 0) == [LostRange(2, 5, 7)]
     assert encoder.last_sequence == 1
+
+
+def test_console_lines_are_a_record_of_their_own_in_order() -> None:
+    """What was printed between two rows stays between them, with its stream and time."""
+    row = Row(1, 2, {"a": 0.5})
+    lines = Update("console_lines", {"stream": 2, "time_unix_nano": 3, "lines": ["one", "two"]})
+    (batch,) = Encoder("run", "w").encode([row, lines, row])
+    records = telemetry_service_pb2.LogMetricsRequest.FromString(batch.message).batch.records
+    assert [record.WhichOneof("kind") for record in records] == [
+        *("metric_frame", "console_lines", "metric_frame")
+    ]
+    found = records[1].console_lines
+    assert (found.stream, found.time_unix_nano) == (2, 3)
+    assert list(found.lines) == ["one", "two"]
+    assert batch.row_count == 2
