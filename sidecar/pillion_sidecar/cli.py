@@ -22,9 +22,12 @@ from pillion_sidecar import logs, rendering
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import PillionError, StateError
 from pillion_sidecar.records import RunId
+from pillion_sidecar.rendering_status import status_json, status_view
 from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
 from pillion_sidecar.store import Store
 
+EXIT_UNSAFE = 4
+"""Of `status`: something was refused or dropped, or nothing new is taken in."""
 PIPED_WIDTH = 1000
 """Columns of a table that no terminal shows: enough to cut nothing."""
 
@@ -110,7 +113,9 @@ def status(
     """Tell whether the data is safe: on disk, and in each sink."""
     with _asking(address, data_dir) as ask:
         response = ask.status(pb2.GetStatusRequest(run_id=run))
-    _show(rendering.status_view(response), rendering.status_json(response), as_json=as_json)
+    _show(status_view(response), status_json(response), as_json=as_json)
+    if not response.is_safe:
+        raise typer.Exit(EXIT_UNSAFE)
 
 
 @app.command()

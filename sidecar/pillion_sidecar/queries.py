@@ -14,13 +14,13 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion._version import __version__
-from pillion.v1 import run_pb2, telemetry_service_pb2
-from pillion_sidecar import answers
+from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
+from pillion_sidecar import answers, safety
 from pillion_sidecar.compare import check_run_ids
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import StateError
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
-from pillion_sidecar.records import Offset, RunId, RunState
+from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings, WandbMode
 from pillion_sidecar.store import Store
 from pillion_sidecar.validation import check_run_id
@@ -29,6 +29,8 @@ FRESH_TIMEOUT_S = 5.0
 """How long an answer may wait for the store; then it tells what there is."""
 
 STATUS_RUNS_MAX = 1000
+AGE_MIN_S = 0.001
+"""Of an entry that is not delivered, whatever the clock says: 0 means that there is none."""
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -68,26 +70,28 @@ class Queries:
         self, request: telemetry_service_pb2.GetStatusRequest
     ) -> telemetry_service_pb2.GetStatusResponse:
         """Answer `GetStatus`, from the journal and what the workers have reported."""
-        journaled = await self._read_journal(
-            lambda journal: self._journaled(journal, request.run_id)
+        shown, totals = await self._read_journal(
+            lambda journal: self._standings(journal, request.run_id)
         )
-        shown = journaled[:STATUS_RUNS_MAX]
-        active = [run.run_id for run in shown if run.state is RunState.RUNNING]
+        active = [run.run_id for run in shown if run.state == record_pb2.RUN_STATE_RUNNING]
         mode = self._settings.wandb_mode
-        return telemetry_service_pb2.GetStatusResponse(
-            sentence=self._sentence(journaled),
+        response = telemetry_service_pb2.GetStatusResponse(
             version=__version__,
             journal_id=self._journal_id,
             data_dir=str(self._settings.data_dir),
             start_time=self._started,
-            runs=map(self._run_status, shown),
+            runs=shown,
             wandb=run_pb2.WandbStatus(
                 enabled=mode is not WandbMode.DISABLED,
                 available=importlib.util.find_spec("wandb") is not None,
                 mode=mode.value,
                 active_run_ids=active if mode is not WandbMode.DISABLED else [],
             ),
+            totals=totals,
         )
+        response.sentence = safety.sentence(response)
+        response.is_safe = safety.is_safe(response)
+        return response
 
     @cached_property
     def _store(self) -> Store:
@@ -118,43 +122,43 @@ class Queries:
 
         return await asyncio.to_thread(within_thread)
 
-    @staticmethod
-    def _journaled(journal: JournalReader, run_id: str) -> list[JournaledRun]:
+    def _standings(
+        self, journal: JournalReader, run_id: str
+    ) -> tuple[list[run_pb2.RunStatus], run_pb2.StatusTotals]:
+        """Tell how far the latest runs have come, and all together. In a thread."""
         if not run_id:
-            return journal.runs()
-        run = journal.run(check_run_id(run_id))
-        if run is None:
+            runs = journal.runs()
+        elif run := journal.run(check_run_id(run_id)):
+            runs = [run]
+        else:
             raise StateError(
                 f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
             )
-        return [run]
+        sinks, now_unix_nano = self._delivery.sinks, time.time_ns()
+        standings = [
+            (run, [self._standing(journal, run, sink, now_unix_nano) for sink in sinks])
+            for run in runs
+        ]
+        shown = [safety.run_status(*each) for each in standings[:STATUS_RUNS_MAX]]
+        return shown, safety.totals(sinks, standings)
 
-    def _run_status(self, run: JournaledRun) -> run_pb2.RunStatus:
-        status = run_pb2.RunStatus(
-            run_id=run.run_id,
-            state=run.state.proto_name,
-            journaled_row_count=run.row_count,
+    def _standing(
+        self, journal: JournalReader, run: JournaledRun, sink: str, now_unix_nano: int
+    ) -> safety.Standing:
+        progress = self._delivery.progress(sink, run.run_id)
+        behind = (
+            journal.undelivered(run.run_id, progress.offset)
+            if progress.offset < run.last_offset
+            else None
         )
-        for sink in self._delivery.sinks:
-            progress = self._delivery.progress(sink, run.run_id)
-            status.sinks.add(
-                sink=sink,
-                delivered_row_count=progress.row_count,
-                lag_row_count=max(0, run.row_count - progress.row_count),
-                last_error=progress.error,
-            )
-        return status
-
-    def _sentence(self, runs: Sequence[JournaledRun]) -> str:
-        """Say whether the data is safe: "All 12,000 rows of 3 runs are on disk; store has all."."""
-        row_count = sum(run.row_count for run in runs)
-        rows = "1 row" if row_count == 1 else f"{row_count:,} rows"
-        parts = [f"All {rows} of {len(runs)} run{'s' * (len(runs) != 1)} are on disk"]
-        for sink in self._delivery.sinks:
-            lag = sum(
-                max(0, run.row_count - self._delivery.progress(sink, run.run_id).row_count)
-                for run in runs
-            )
-            behind = f"{lag:,} row{'s' * (lag != 1)} behind"
-            parts.append(f"{sink} is {behind}" if lag else f"{sink} has all")
-        return "; ".join(parts) + "."
+        if behind is None:
+            return safety.Standing(sink, progress.row_count, 0, 0.0, progress.error)
+        first_ordinal, time_unix_nano = behind
+        return safety.Standing(
+            sink,
+            progress.row_count,
+            # The worker may have gone on since the run was looked up.
+            max(0, run.row_count - first_ordinal),
+            max(AGE_MIN_S, (now_unix_nano - time_unix_nano) / 1e9),
+            progress.error,
+        )

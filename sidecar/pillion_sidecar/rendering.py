@@ -113,37 +113,13 @@ def best_sentence(response: pb2.CompareResponse) -> str:
     )
 
 
-def status_view(response: pb2.GetStatusResponse) -> RenderableType:
-    """Show whether the data is safe."""
-    table = Table("RUN", "STATE", box=None, pad_edge=False, header_style="bold")
-    sinks = list(dict.fromkeys(sink.sink for run in response.runs for sink in run.sinks))
-    for title in ("ON DISK", *(f"IN {sink.upper()}" for sink in sinks)):
-        table.add_column(title, justify="right")
-    table.add_column("TROUBLE")
-    for run in response.runs:
-        delivered = {sink.sink: sink for sink in run.sinks}
-        troubles = [f"{sink.sink}: {sink.last_error}" for sink in run.sinks if sink.last_error]
-        table.add_row(
-            run.run_id,
-            _state_name(run),
-            f"{run.journaled_row_count:,}",
-            *(f"{delivered[sink].delivered_row_count:,}" for sink in sinks),
-            user_text("; ".join(troubles)),
-        )
-    where = f"Version {response.version}, W&B {response.wandb.mode}, data in {response.data_dir}"
-    parts: list[RenderableType] = [response.sentence, where]
-    if response.runs:
-        parts += ["", table]
-    return Group(*parts)
-
-
 def run_json(run: run_pb2.Run) -> dict[str, Any]:
     """Return a run for `--json`."""
     return {
         "run_id": run.run_id,
         "name": run.name,
         "project": run.project,
-        "state": _state_name(run),
+        "state": state_name(run),
         "reason": run.reason,
         "exit_code": run.exit_code if run.HasField("exit_code") else None,
         "group": run.group,
@@ -153,8 +129,8 @@ def run_json(run: run_pb2.Run) -> dict[str, Any]:
         "config": _json(from_key_values(run.config)),
         "summary": _json(from_key_values(run.summary)),
         "host": run.environment.host,
-        "start_time": _time_json(run.start_time),
-        "end_time": _time_json(run.end_time) if run.HasField("end_time") else None,
+        "start_time": time_json(run.start_time),
+        "end_time": time_json(run.end_time) if run.HasField("end_time") else None,
         "row_count": run.row_count,
         "last_step": run.last_step if run.HasField("last_step") else None,
         "lost_row_count": run.lost_row_count,
@@ -200,42 +176,30 @@ def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
     }
 
 
-def status_json(response: pb2.GetStatusResponse) -> dict[str, Any]:
-    """Return the status for `--json`."""
+def console_json(piece: ConsoleLines) -> dict[str, Any]:
+    """Return console lines for `--json`."""
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(piece.time_unix_nano)
     return {
-        "sentence": response.sentence,
-        "version": response.version,
-        "journal_id": response.journal_id,
-        "data_dir": response.data_dir,
-        "start_time": _time_json(response.start_time),
-        "wandb": {
-            "enabled": response.wandb.enabled,
-            "available": response.wandb.available,
-            "mode": response.wandb.mode,
-            "active_run_ids": list(response.wandb.active_run_ids),
-        },
-        "runs": [
-            {
-                "run_id": run.run_id,
-                "state": _state_name(run),
-                "journaled_row_count": run.journaled_row_count,
-                "sinks": {
-                    sink.sink: {
-                        "delivered_row_count": sink.delivered_row_count,
-                        "lag_row_count": sink.lag_row_count,
-                        "last_error": sink.last_error or None,
-                    }
-                    for sink in run.sinks
-                },
-            }
-            for run in response.runs
-        ],
+        "stream": piece.stream.name.lower(),
+        "time": time_json(timestamp),
+        "lines": list(piece.lines),
     }
+
+
+def state_name(run: run_pb2.Run | run_pb2.RunStatus) -> str:
+    """Return the name of a run's state: `RUNNING`."""
+    return str(record_pb2.RunState.Name(run.state)).removeprefix("RUN_STATE_")
+
+
+def time_json(timestamp: Timestamp) -> str:
+    """Return a time for `--json`."""
+    return str(timestamp.ToJsonString())
 
 
 def state_text(run: run_pb2.Run) -> Text:
     """Show a run's state in its colour."""
-    name = _state_name(run)
+    name = state_name(run)
     return Text(name, style=_STATE_STYLES.get(name, ""))
 
 
@@ -259,8 +223,12 @@ def number_text(value: object) -> str:
 def duration_text(run: run_pb2.Run) -> str:
     """Show how long a run took, or has been running."""
     end_s = run.end_time.seconds if run.HasField("end_time") else time.time()
-    seconds = max(0, int(end_s - run.start_time.seconds))
-    minutes, seconds = divmod(seconds, 60)
+    return seconds_text(end_s - run.start_time.seconds)
+
+
+def seconds_text(duration_s: float) -> str:
+    """Show a duration: `40s`, `3m 12s`, `2h 05m`."""
+    minutes, seconds = divmod(max(0, int(duration_s)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h {minutes:02}m"
@@ -294,25 +262,6 @@ def _short_names(runs: Sequence[run_pb2.Run]) -> list[str]:
 
 def _figure_text(statistics: run_pb2.MetricStatistics, figure: str) -> str:
     return number_text(getattr(statistics, figure) if statistics.HasField(figure) else None)
-
-
-def _state_name(run: run_pb2.Run | run_pb2.RunStatus) -> str:
-    return str(record_pb2.RunState.Name(run.state)).removeprefix("RUN_STATE_")
-
-
-def console_json(piece: ConsoleLines) -> dict[str, Any]:
-    """Return console lines for `--json`."""
-    timestamp = Timestamp()
-    timestamp.FromNanoseconds(piece.time_unix_nano)
-    return {
-        "stream": piece.stream.name.lower(),
-        "time": _time_json(timestamp),
-        "lines": list(piece.lines),
-    }
-
-
-def _time_json(timestamp: Timestamp) -> str:
-    return str(timestamp.ToJsonString())
 
 
 def _json(value: Value) -> Any:

@@ -100,14 +100,24 @@ def test_runs_and_compare_answer_with_and_without_a_sidecar(
 def test_status_tells_whether_the_data_is_safe(sidecar: Any, place: tuple[str, ...]) -> None:
     """One sentence first; per run and sink as JSON; without a sidecar a sentence and code 1."""
     text = pillion_command("status", *place).stdout
-    assert text.startswith("All 4 rows of 2 runs are on disk; store has all.")
+    assert text.startswith("All 4 rows of 2 runs are on disk; the store has all.")
     status = json.loads(pillion_command("status", "first", "--json", *place).stdout)
     assert status["runs"] == [
         {
             "run_id": "first",
             "state": "FINISHED",
             "journaled_row_count": 2,
-            "sinks": {"store": {"delivered_row_count": 2, "lag_row_count": 0, "last_error": None}},
+            "refused_row_count": 0,
+            "refused_value_count": 0,
+            "dropped_row_count": 0,
+            "sinks": {
+                "store": {
+                    "delivered_row_count": 2,
+                    "lag_row_count": 0,
+                    "oldest_undelivered_age_s": 0.0,
+                    "last_error": None,
+                }
+            },
         }
     ]
     sidecar.stop()

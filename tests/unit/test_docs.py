@@ -12,6 +12,7 @@ import typer
 from pillion.v1 import run_pb2, telemetry_service_pb2
 from pillion_sidecar import errors, rendering
 from pillion_sidecar.cli import app
+from pillion_sidecar.rendering_status import status_json
 from pillion_sidecar.service import _CODES_BY_FAULT, _CODES_BY_REASON
 from pillion_sidecar.settings import Settings
 
@@ -88,14 +89,16 @@ def test_every_command_is_documented_with_its_options(name: str) -> None:
 def test_every_field_of_the_json_output_is_documented() -> None:
     """What scripts read is part of the interface."""
     status = telemetry_service_pb2.GetStatusResponse(
-        runs=[run_pb2.RunStatus(sinks=[run_pb2.SinkStatus(sink="store")])]
+        runs=[run_pb2.RunStatus(sinks=[run_pb2.SinkStatus(sink="store")])],
+        totals=run_pb2.StatusTotals(sinks=[run_pb2.SinkTotals(sink="store")]),
+        workers=[run_pb2.WorkerStatus(sink="store")],
     )
     comparison = telemetry_service_pb2.CompareResponse(
         runs=[run_pb2.Run()],
         metrics=[run_pb2.MetricComparison(statistics=[run_pb2.MetricStatistics()])],
         config_differences=[run_pb2.ConfigDifference()],
     )
-    shapes = [rendering.status_json(status), rendering.comparison_json(comparison)]
+    shapes = [status_json(status), rendering.comparison_json(comparison)]
     fields = {key for shape in shapes for key in keys_of(shape)} - {"", "store"}
     prose = without_blocks(read("docs/cli.md"))
     documented = re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", prose)))

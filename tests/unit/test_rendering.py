@@ -23,8 +23,6 @@ from pillion_sidecar.rendering import (
     runs_table,
     sparkline,
     state_text,
-    status_json,
-    status_view,
 )
 
 HOSTILE = ["[/]", "[red]x", "loss[train]", "a:smile:", "\x1b[31mred", "[0]", "<b>", "ünï"]
@@ -61,17 +59,6 @@ def comparison_of(*values: float | None, key: str = "loss") -> pb2.CompareRespon
         one = metric.statistics.add(run_id=f"r{number}")
         if value is not None:
             one.point_count, one.best, one.best_step, one.last = 1, value, 7, value
-    return response
-
-
-def status_of(last_error: str = "") -> pb2.GetStatusResponse:
-    """Make a status of one run in two sinks."""
-    response = pb2.GetStatusResponse(
-        sentence="All is well.", version="1.2", data_dir="/data", wandb={"mode": "offline"}
-    )
-    run = response.runs.add(run_id="r1", state="RUN_STATE_RUNNING", journaled_row_count=1200)
-    run.sinks.add(sink="store", delivered_row_count=1200)
-    run.sinks.add(sink="wandb", delivered_row_count=1000, lag_row_count=200, last_error=last_error)
     return response
 
 
@@ -117,14 +104,6 @@ def test_config_is_shown_as_it_is(text: str) -> None:
     assert "\x1b" not in output
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_trouble_is_shown_as_it_is(text: str) -> None:
-    """So are errors, which quote what users named."""
-    output = shown(status_view(status_of(f"cannot take {text}")))
-    assert text.replace("\x1b", "") in output
-    assert "\x1b" not in output
-
-
 def test_comparison_has_a_column_per_run() -> None:
     """Last and best values side by side; a run without the metric has a dash."""
     response = comparison_of(0.25, 0.5, None)
@@ -159,17 +138,6 @@ def test_sentence_names_the_best_run() -> None:
     nameless.runs[0].name = "r0"
     assert best_sentence(nameless) == "Best by loss: r0 with 0.25 at step 7."
     assert best_sentence(pb2.CompareResponse()).startswith("No run is best")
-
-
-def test_status_tells_each_sink() -> None:
-    """Rows on disk and in each sink, and what keeps it."""
-    output = shown(status_view(status_of("W&B is away")))
-    assert output.splitlines()[0] == "All is well."
-    assert "ON DISK" in output
-    assert output.splitlines()[-1].split(maxsplit=5) == [
-        *("r1", "RUNNING", "1,200", "1,200", "1,000", "wandb: W&B is away")
-    ]
-    assert "RUN" not in shown(status_view(pb2.GetStatusResponse()))
 
 
 @pytest.mark.parametrize(
@@ -286,14 +254,3 @@ def test_json_of_a_comparison_is_by_metric_and_run() -> None:
     assert loss["runs"]["r0"]["best"] == "Infinity"
     assert loss["runs"]["r1"]["best"] is None
     assert shape["config_differences"] == {"lr": {"r0": None}}
-
-
-def test_json_of_the_status_is_by_sink() -> None:
-    """How far each sink is, and null where nothing keeps it."""
-    shape = json.loads(json.dumps(status_json(status_of())))
-    assert shape["runs"][0]["sinks"]["wandb"] == {
-        "delivered_row_count": 1000,
-        "lag_row_count": 200,
-        "last_error": None,
-    }
-    assert shape["sentence"] == "All is well."

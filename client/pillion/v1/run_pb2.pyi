@@ -143,6 +143,42 @@ class RunStatus(_message.Message):
     dropped_row_count: int
     def __init__(self, run_id: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., journaled_row_count: _Optional[int] = ..., sinks: _Optional[_Iterable[_Union[SinkStatus, _Mapping]]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ..., dropped_row_count: _Optional[int] = ...) -> None: ...
 
+class StatusTotals(_message.Message):
+    __slots__ = ("run_count", "running_run_count", "journaled_row_count", "refused_row_count", "refused_value_count", "dropped_row_count", "sinks")
+    RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    JOURNALED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_VALUE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SINKS_FIELD_NUMBER: _ClassVar[int]
+    run_count: int
+    running_run_count: int
+    journaled_row_count: int
+    refused_row_count: int
+    refused_value_count: int
+    dropped_row_count: int
+    sinks: _containers.RepeatedCompositeFieldContainer[SinkTotals]
+    def __init__(self, run_count: _Optional[int] = ..., running_run_count: _Optional[int] = ..., journaled_row_count: _Optional[int] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ..., dropped_row_count: _Optional[int] = ..., sinks: _Optional[_Iterable[_Union[SinkTotals, _Mapping]]] = ...) -> None: ...
+
+class SinkTotals(_message.Message):
+    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "undelivered_run_count", "failing_run_count", "oldest_undelivered_age_s", "last_error")
+    SINK_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAG_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UNDELIVERED_RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FAILING_RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_UNDELIVERED_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    sink: str
+    delivered_row_count: int
+    lag_row_count: int
+    undelivered_run_count: int
+    failing_run_count: int
+    oldest_undelivered_age_s: float
+    last_error: str
+    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., undelivered_run_count: _Optional[int] = ..., failing_run_count: _Optional[int] = ..., oldest_undelivered_age_s: _Optional[float] = ..., last_error: _Optional[str] = ...) -> None: ...
+
 class WorkerStatus(_message.Message):
     __slots__ = ("sink", "pid", "restart_count", "last_error")
     SINK_FIELD_NUMBER: _ClassVar[int]

@@ -217,7 +217,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("sentence", "version", "journal_id", "data_dir", "start_time", "runs", "wandb", "disk", "spool", "workers")
+    __slots__ = ("sentence", "version", "journal_id", "data_dir", "start_time", "runs", "wandb", "disk", "spool", "workers", "totals", "is_safe")
     SENTENCE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +228,8 @@ class GetStatusResponse(_message.Message):
     DISK_FIELD_NUMBER: _ClassVar[int]
     SPOOL_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    IS_SAFE_FIELD_NUMBER: _ClassVar[int]
     sentence: str
     version: str
     journal_id: str
@@ -238,7 +240,9 @@ class GetStatusResponse(_message.Message):
     disk: _run_pb2.DiskStatus
     spool: _run_pb2.SpoolStatus
     workers: _containers.RepeatedCompositeFieldContainer[_run_pb2.WorkerStatus]
-    def __init__(self, sentence: _Optional[str] = ..., version: _Optional[str] = ..., journal_id: _Optional[str] = ..., data_dir: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[_run_pb2.RunStatus, _Mapping]]] = ..., wandb: _Optional[_Union[_run_pb2.WandbStatus, _Mapping]] = ..., disk: _Optional[_Union[_run_pb2.DiskStatus, _Mapping]] = ..., spool: _Optional[_Union[_run_pb2.SpoolStatus, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[_run_pb2.WorkerStatus, _Mapping]]] = ...) -> None: ...
+    totals: _run_pb2.StatusTotals
+    is_safe: bool
+    def __init__(self, sentence: _Optional[str] = ..., version: _Optional[str] = ..., journal_id: _Optional[str] = ..., data_dir: _Optional[str] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[_run_pb2.RunStatus, _Mapping]]] = ..., wandb: _Optional[_Union[_run_pb2.WandbStatus, _Mapping]] = ..., disk: _Optional[_Union[_run_pb2.DiskStatus, _Mapping]] = ..., spool: _Optional[_Union[_run_pb2.SpoolStatus, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[_run_pb2.WorkerStatus, _Mapping]]] = ..., totals: _Optional[_Union[_run_pb2.StatusTotals, _Mapping]] = ..., is_safe: bool = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run_id",)
