@@ -58,6 +58,12 @@ def serve(
     drain_timeout_s: Annotated[
         float | None, typer.Option(help="How long a stop may take to deliver what is left.")
     ] = None,
+    disk_reserve_bytes: Annotated[
+        int | None, typer.Option(help="Take nothing in while the disk has less room than that.")
+    ] = None,
+    metric_keys_max: Annotated[
+        int | None, typer.Option(help="How many metrics one run may have.")
+    ] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="`text` for people, `json` for machines.")
     ] = None,
@@ -82,6 +88,8 @@ def serve(
             listen=listen,
             wandb_mode=wandb_mode,
             drain_timeout_s=drain_timeout_s,
+            disk_reserve_bytes=disk_reserve_bytes,
+            metric_keys_max=metric_keys_max,
             log_format=log_format,
             log_level=log_level,
             metrics_port=metrics_port,

@@ -5,13 +5,17 @@ writes. Rows of `runs` and `writers` are cached; after a transaction that did no
 Used from the journal's thread only.
 """
 
+import logging
 import sqlite3
 import time
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from pillion_sidecar.errors import StateError
+from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import EntryKind
+from pillion_sidecar.journal_room import Gauge
 from pillion_sidecar.records import (
     CheckedBatch,
     Offset,
@@ -23,7 +27,15 @@ from pillion_sidecar.records import (
     encode_environment,
     encode_finish,
     encode_start,
+    without_metrics,
 )
+
+KEYS_MAX = 100_000
+"""Metrics per run. Values of others are refused and counted."""
+DAMAGED_MAX = 1_000
+"""So many damaged entries are put aside; then the oldest go."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,17 @@ class _Run:
 
     state: RunState
     next_ordinal: int
+    refused_row_count: int = 0
+    refused_value_count: int = 0
+    keys: set[str] = field(default_factory=set)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has refused a metric; from then on it takes no new one.
+
+        So a batch that comes again is cut down to the same bytes, whatever the bound is by then.
+        """
+        return self.refused_row_count + self.refused_value_count > 0
 
 
 @dataclass(slots=True)
@@ -65,8 +88,8 @@ class _Writer:
 class Ledger:
     """Runs, their writers, and their entries."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, gauge: Gauge, keys_max: int) -> None:
+        self._db, self._gauge, self._keys_max = db, gauge, keys_max
         self._runs: dict[RunId, _Run] = {}
         self._writers: dict[tuple[RunId, WriterId], _Writer] = {}
 
@@ -92,6 +115,9 @@ class Ledger:
                 reason="RUN_EXISTS",
             )
         is_resumed = run is not None
+        payload = encode_start(start)
+        if writer is None or writer.state != RunState.RUNNING:
+            self._gauge.take(len(payload))
         if run is None:
             run = self._runs[start.run_id] = _Run(RunState.RUNNING, 0)
             self._db.execute(
@@ -112,9 +138,7 @@ class Ledger:
                 "UPDATE writers SET environment = ? WHERE run_id = ? AND writer_id = ?",
                 (environment, start.run_id, start.writer_id),
             )
-            self._insert(
-                start.run_id, start.writer_id, 0, EntryKind.START, run, 0, encode_start(start)
-            )
+            self._insert(start.run_id, start.writer_id, 0, EntryKind.START, run, 0, payload)
         return Started(writer.last_sequence, is_resumed, run.next_ordinal)
 
     def append(self, batch: CheckedBatch) -> int:
@@ -122,7 +146,7 @@ class Ledger:
         run_id, writer_id, sequence = batch.run_id, batch.writer_id, batch.sequence
         run, writer = self._known(run_id, writer_id)
         if sequence <= writer.last_sequence:
-            self._check_duplicate(batch)
+            self._check_duplicate(batch, run)
             return writer.last_sequence
         expected = writer.last_sequence + 1
         first_sequence = batch.first_sequence or sequence
@@ -133,15 +157,17 @@ class Ledger:
                 reason="SEQUENCE_GAP",
                 facts={"expected_sequence": str(expected)},
             )
+        self._gauge.take(len(batch.payload))
         if writer.state != RunState.RUNNING:
             self._revive(run_id, writer_id, run, writer)
+        payload, row_count = batch.payload, batch.row_count
+        if not batch.keys <= run.keys:
+            payload, row_count = self._within_keys(batch, run)
         writer.last_sequence = sequence
         writer.dropped_row_count += batch.dropped_row_count
         self._note_refused(writer, batch.refused_row_count, batch.refused_value_count)
         self._save_writer(run_id, writer_id, writer)
-        self._insert(
-            run_id, writer_id, sequence, EntryKind.BATCH, run, batch.row_count, batch.payload
-        )
+        self._insert(run_id, writer_id, sequence, EntryKind.BATCH, run, row_count, payload)
         return sequence
 
     def finish(
@@ -190,6 +216,75 @@ class Ledger:
                 self._runs.pop(run_id)
         return Ended(run.state, run.next_ordinal)
 
+    def quarantine(self, offset: Offset) -> bool:
+        """Put an entry aside if its payload is not what was written; tell whether it was so."""
+        row = self._db.execute(
+            "SELECT run_id, writer_id, sequence, kind, row_count, crc32, payload FROM entries "
+            "WHERE offset = ?",
+            (offset,),
+        ).fetchone()
+        if row is None or zlib.crc32(row[6]) == row[5]:
+            return False
+        run_id, writer_id, sequence, kind, row_count = row[:5]
+        self._db.execute(
+            "INSERT INTO damaged SELECT offset, run_id, writer_id, sequence, kind, first_ordinal, "
+            "row_count, crc32, time_unix_nano, payload FROM entries WHERE offset = ?",
+            (offset,),
+        )
+        self._db.execute(
+            "DELETE FROM damaged WHERE offset <= "
+            "(SELECT offset FROM damaged ORDER BY offset DESC LIMIT 1 OFFSET ?)",
+            (DAMAGED_MAX,),
+        )
+        payload = substitute(run_id, writer_id, sequence, EntryKind(kind), row_count)
+        self._db.execute(
+            "UPDATE entries SET crc32 = ?, payload = ? WHERE offset = ?",
+            (zlib.crc32(payload), payload, offset),
+        )
+        writer = self._writer(run_id, writer_id)
+        if writer is not None:
+            writer.dropped_row_count += row_count
+            self._save_writer(run_id, writer_id, writer)
+        damaged = {"run_id": run_id, "writer_id": writer_id, "sequence": sequence}
+        damaged |= {"row_count": row_count, "offset": offset}
+        log.error("journal entry damaged, put aside", extra=damaged)
+        return True
+
+    def catch_up(self, cursors: Mapping[RunId, tuple[Offset, int]], *, is_store: bool) -> None:
+        """Go on behind what a sink has, where that is beyond what is here: the log was cut.
+
+        Args:
+            cursors: For each such run the sink's cursor, and the ordinal behind its last row.
+            is_store: Whether other sinks can be given from there what is missing here; else it is
+                dropped.
+        """
+        for run_id, (offset, next_ordinal) in cursors.items():
+            run = self._run(run_id)
+            if run is None:
+                run = self._runs[run_id] = _Run(RunState.CRASHED, 0)
+                self._db.execute(
+                    "INSERT INTO runs (run_id, state, next_ordinal) VALUES (?, ?, 0)",
+                    (run_id, run.state),
+                )
+            first, run.next_ordinal = run.next_ordinal, max(run.next_ordinal, next_ordinal)
+            self._db.execute(
+                "UPDATE runs SET next_ordinal = ?, last_offset = ? WHERE run_id = ?",
+                (run.next_ordinal, offset, run_id),
+            )
+            self._db.execute(
+                "UPDATE runs SET trimmed_offset = ?, trimmed_ordinal = ? WHERE run_id = ?"
+                if is_store
+                else "UPDATE runs SET dropped_row_count = dropped_row_count + ?2 - ?1 "
+                "WHERE run_id = ?3",
+                (offset if is_store else first, run.next_ordinal, run_id),
+            )
+            self._db.execute(
+                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'entries'", (offset,)
+            )
+            missing = {"run_id": run_id, "offset": offset, "first_ordinal": first}
+            missing |= {"row_count": run.next_ordinal - first, "is_in_store": is_store}
+            log.error("the journal has lost its end, a sink has more", extra=missing)
+
     def _end_of_run(self, finish: RunFinish) -> RunFinish | None:
         """Return the run's end if this was its last writer's: the worst one of all its writers'.
 
@@ -220,13 +315,37 @@ class Ledger:
             )
         return run, writer
 
-    def _check_duplicate(self, batch: CheckedBatch) -> None:
-        row = self._db.execute(
-            "SELECT payload FROM entries "
-            "WHERE run_id = ? AND writer_id = ? AND sequence = ? AND kind = ?",
-            (batch.run_id, batch.writer_id, batch.sequence, EntryKind.BATCH),
-        ).fetchone()
-        if row is not None and row[0] != batch.payload:
+    def _within_keys(self, batch: CheckedBatch, run: _Run) -> tuple[bytes, int]:
+        """Note a batch's new metrics; return what its run takes of it, and its rows."""
+        room = 0 if run.is_full else max(0, self._keys_max - len(run.keys))
+        new = sorted(batch.keys - run.keys)
+        run.keys.update(new[:room])
+        self._db.executemany(
+            "INSERT INTO keys VALUES (?, ?)", [(batch.run_id, key) for key in new[:room]]
+        )
+        if len(new) <= room:
+            return batch.payload, batch.row_count
+        if not run.is_full:
+            full = {"run_id": batch.run_id, "metric_count": len(run.keys)}
+            log.warning("run takes no more metrics, values of others are refused", extra=full)
+        payload, row_count, value_count = without_metrics(batch.payload, run.keys)
+        run.refused_row_count += row_count
+        run.refused_value_count += value_count
+        self._db.execute(
+            "UPDATE runs SET refused_row_count = ?, refused_value_count = ? WHERE run_id = ?",
+            (run.refused_row_count, run.refused_value_count, batch.run_id),
+        )
+        return payload, batch.row_count - row_count
+
+    def _check_duplicate(self, batch: CheckedBatch, run: _Run) -> None:
+        values = (batch.run_id, batch.writer_id, batch.sequence, EntryKind.BATCH)
+        wanted = "WHERE run_id = ? AND writer_id = ? AND sequence = ? AND kind = ?"
+        row = self._db.execute(f"SELECT payload FROM entries {wanted}", values).fetchone()
+        if row is None or row[0] == batch.payload:
+            return
+        if self._db.execute(f"SELECT 1 FROM damaged {wanted}", values).fetchone():
+            return  # what it was can no longer be told
+        if not run.is_full or row[0] != without_metrics(batch.payload, run.keys)[0]:
             raise StateError(
                 f"Batch {batch.sequence} of writer {batch.writer_id} of run {batch.run_id} is on "
                 "disk with another content. Two processes use one writer id; give each its own.",
@@ -251,11 +370,15 @@ class Ledger:
     def _run(self, run_id: RunId) -> _Run | None:
         if run_id not in self._runs:
             row = self._db.execute(
-                "SELECT state, next_ordinal FROM runs WHERE run_id = ?", (run_id,)
+                "SELECT state, next_ordinal, refused_row_count, refused_value_count FROM runs "
+                "WHERE run_id = ?",
+                (run_id,),
             ).fetchone()
             if row is None:
                 return None
-            self._runs[run_id] = _Run(RunState(row[0]), row[1])
+            keys = self._db.execute("SELECT key FROM keys WHERE run_id = ?", (run_id,))
+            run = self._runs[run_id] = _Run(RunState(row[0]), *row[1:])
+            run.keys.update(key for (key,) in keys)
         return self._runs[run_id]
 
     def _writer(self, run_id: RunId, writer_id: WriterId) -> _Writer | None:

@@ -14,6 +14,9 @@ from typing import NamedTuple, Self
 
 from pillion_sidecar.records import Offset, RunId, RunState, WriterId
 
+BUSY_TIMEOUT_MS = 10_000
+"""How long a statement waits for a lock of SQLite's before it fails."""
+
 
 class EntryKind(IntEnum):
     """What an entry's payload is."""
@@ -144,7 +147,7 @@ class JournalReader:
             "SELECT run_id, runs.state, next_ordinal, last_offset, trimmed_offset, "
             "runs.refused_row_count + coalesce(sum(writers.refused_row_count), 0), "
             "runs.refused_value_count + coalesce(sum(writers.refused_value_count), 0), "
-            "coalesce(sum(dropped_row_count), 0) "
+            "runs.dropped_row_count + coalesce(sum(writers.dropped_row_count), 0) "
             f"FROM runs LEFT JOIN writers USING (run_id) {tail}",
             values,
         )
@@ -162,5 +165,5 @@ class JournalReader:
 def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
     """Open a connection without implicit transactions, for one thread at a time."""
     db = sqlite3.connect(database, uri=uri, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA busy_timeout = 10000")
+    db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     return db

@@ -4,7 +4,7 @@ Format 2:
 
     meta      key, value: `format`, `journal_id`, `first_offset`
     runs      run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal,
-              refused_row_count, refused_value_count
+              refused_row_count, refused_value_count, dropped_row_count
     writers   run_id, writer_id, last_sequence, state, environment (an encoded `Environment`),
               refused_row_count, refused_value_count, dropped_row_count,
               exit_code, reason, end_offset
@@ -17,8 +17,9 @@ Offsets never repeat, even after entries are deleted (AUTOINCREMENT), and begin 
 in which the journal was made: cursors depend on it.
 
 A run's entries up to its `trimmed_offset` are deleted, with them all rows before `trimmed_ordinal`.
-What a run has refused was refused here; what a writer has refused it told itself. A writer's end
-stands in `end_offset`, `exit_code` and `reason` until it lives again.
+What a run has refused or dropped was so here. A writer's counts are what it told itself; what it
+dropped includes what was damaged here. How it ended stands in `end_offset`, `exit_code` and
+`reason` until it lives again.
 """
 
 import secrets
@@ -53,7 +54,7 @@ CREATE TABLE runs (
     run_id TEXT PRIMARY KEY, state INTEGER NOT NULL, next_ordinal INTEGER NOT NULL,
     last_offset INTEGER NOT NULL DEFAULT 0, trimmed_offset INTEGER NOT NULL DEFAULT 0,
     trimmed_ordinal INTEGER NOT NULL DEFAULT 0, refused_row_count INTEGER NOT NULL DEFAULT 0,
-    refused_value_count INTEGER NOT NULL DEFAULT 0
+    refused_value_count INTEGER NOT NULL DEFAULT 0, dropped_row_count INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE writers (
     run_id TEXT NOT NULL, writer_id TEXT NOT NULL, last_sequence INTEGER NOT NULL,
@@ -80,6 +81,7 @@ def open_journal(path: Path) -> sqlite3.Connection:
         db = connect(str(path))
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA wal_autocheckpoint = 0")  # `journal.py` does it
         if db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             _create(db)
         found = int(meta(db, "format"))
@@ -88,7 +90,10 @@ def open_journal(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             raise SettingsError(f"{path} is not a journal of Pillion's; move it away.") from error
-        raise DiskError(f"The journal {path} cannot be opened: {error}.") from error
+        cannot = f"The journal {path} cannot be opened: {error}."
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+            raise DiskError(cannot, reason="JOURNAL_DAMAGED") from error
+        raise DiskError(cannot, reason="JOURNAL_FAILED") from error
     if found > FORMAT:
         db.close()
         raise SettingsError(
@@ -127,7 +132,7 @@ def _migrate(db: sqlite3.Connection) -> None:
     added = {
         "runs": (
             *("last_offset", "trimmed_offset", "trimmed_ordinal"),
-            *("refused_row_count", "refused_value_count"),
+            *("refused_row_count", "refused_value_count", "dropped_row_count"),
         ),
         "writers": (
             *("refused_row_count", "refused_value_count", "dropped_row_count", "end_offset"),

@@ -5,6 +5,7 @@ a protobuf message. Arrays are numpy's, in the type in which the trainer logged 
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NewType
@@ -279,6 +280,41 @@ def decode_batch(payload: bytes, first_ordinal: int) -> list[Record]:
             first_ordinal += len(record)
         records.append(record)
     return records
+
+
+def without_metrics(payload: bytes, taken: AbstractSet[str]) -> tuple[bytes, int, int]:
+    """Leave all metrics but these out of an encoded `Batch`.
+
+    Returns the batch, how many rows it lacks because nothing was left of them, and how many values
+    the others lack. The same batch always becomes the same bytes.
+    """
+    batch = record_pb2.Batch.FromString(payload)
+    records = list(batch.records)
+    row_count = value_count = 0
+    del batch.records[:]
+    for record in records:
+        if record.WhichOneof("kind") == "metric_frame":
+            frame = record.metric_frame
+            left = [column for column in frame.columns if column.key in taken]
+            if not left:
+                row_count += len(frame.steps)
+                continue
+            value_count += len(frame.steps) * (len(frame.columns) - len(left))
+            del frame.columns[:]
+            frame.columns.extend(left)
+        batch.records.append(record)
+    if not batch.records:  # an entry always says something
+        batch.records.add().summary_update.SetInParent()
+    return batch.SerializeToString(deterministic=True), row_count, value_count
+
+
+def lost_batch(run_id: RunId, writer_id: WriterId, lost: LostRange) -> bytes:
+    """Encode a `Batch` that stands for lost ones."""
+    batch = record_pb2.Batch(run_id=run_id, writer_id=writer_id, sequence=lost.last_sequence)
+    record = batch.records.add().lost_range
+    record.first_sequence, record.last_sequence = lost.first_sequence, lost.last_sequence
+    record.row_count = lost.row_count
+    return batch.SerializeToString(deterministic=True)
 
 
 def _decode_record(message: record_pb2.Record, first_ordinal: int) -> Record:

@@ -29,9 +29,11 @@ from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsE
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
-from pillion_sidecar.records import RunFinish, RunState
+from pillion_sidecar.records import Offset, RunFinish, RunState
 from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, handlers
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sinks.wandb_folders import finished_runs
+from pillion_sidecar.store import Store
 from pillion_sidecar.store_tables import open_for_writing
 
 EXIT_DISK = 74
@@ -122,10 +124,13 @@ class Sidecar:
             self._settings.journal_path,
             on_commit=lambda: loop.call_soon_threadsafe(self._delivery.wake),
             on_fatal=lambda error: loop.call_soon_threadsafe(self._on_fatal, error),
+            disk_reserve_bytes=self._settings.disk_reserve_bytes,
+            keys_max=self._settings.metric_keys_max,
         )
+        open_for_writing(self._settings.store_url).dispose()  # so that it can be read from now on
+        self._catch_up()
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
-        open_for_writing(self._settings.store_url).dispose()  # so that it can be read from now on
         self._queries = Queries(self._settings, self._journal.id, self._delivery)
 
     async def listen(self) -> None:
@@ -195,6 +200,20 @@ class Sidecar:
             self._socket_path.unlink(missing_ok=True)
         for lock in self._locks:
             lock.close()
+
+    def _catch_up(self) -> None:
+        """Have the journal go on behind what the sinks have, if its end was lost."""
+        last = self._journal.last_offset()
+        store = Store(self._settings.store_url)
+        stored = store.cursors(beyond=last)
+        store.close()
+        self._journal.catch_up(stored, is_store=True).result()
+        finished = {
+            run_id: (run.offset, run.row_count)
+            for run_id, run in finished_runs(self._settings.wandb_dir).items()
+            if run.offset > max(last, stored.get(run_id, (Offset(0), 0))[0])
+        }
+        self._journal.catch_up(finished, is_store=False).result()
 
     def _interceptors(self) -> list[grpc.aio.ServerInterceptor]:
         if self._settings.address.path is not None:

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -20,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from pillion.v1 import telemetry_service_pb2
+from pillion_sidecar.backpressure import Budget
 from pillion_sidecar.errors import (
     DiskError,
     LimitError,
@@ -33,13 +35,17 @@ from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_ledger import Started
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
-from pillion_sidecar.records import RunId, WriterId
+from pillion_sidecar.records import CheckedBatch, RunId, WriterId
 from pillion_sidecar.validation import check_finish, check_log, check_start, decode
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """A LogMetrics message; gRPC itself refuses larger ones."""
 BATCHES_IN_FLIGHT_MAX = 8
-"""Per stream: read, but not on disk yet. The next is read when one is acked."""
+"""Per stream: read, but not on disk yet, 8 MiB at most. The next is read when one is acked."""
+BYTES_IN_FLIGHT_MAX = 256 * 1024 * 1024
+"""Over all streams: checked, but not on disk yet. Beyond it each stream waits for its turn."""
+CHECK_INLINE_BYTES_MAX = 16 * 1024
+"""Larger messages are decoded in a thread: one with many small frames takes some 20 ms."""
 
 _CODES_BY_REASON = {
     "RUN_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
@@ -68,6 +74,8 @@ class TelemetryService:
 
     def __init__(self, journal: Journal, liveness: Liveness, queries: Queries) -> None:
         self._journal, self._liveness, self._queries = journal, liveness, queries
+        self._budget = Budget(BYTES_IN_FLIGHT_MAX)
+        self._checker = ThreadPoolExecutor(1, "checker")
 
     async def StartRun(  # noqa: N802 - as the contract has it
         self, request: telemetry_service_pb2.StartRunRequest, _context: _Context
@@ -113,10 +121,10 @@ class TelemetryService:
             end: Exception | None = None
             try:
                 async for raw in requests:
-                    batch = check_log(raw)
+                    batch = await self._checked(raw)
+                    await self._budget.take(len(batch.payload))
                     durable = asyncio.wrap_future(self._journal.append(batch))
-                    # After a refusal nobody asks for those behind it.
-                    durable.add_done_callback(lambda done: done.cancelled() or done.exception())
+                    durable.add_done_callback(functools.partial(self._settle, len(batch.payload)))
                     await in_flight.put((batch.run_id, batch.writer_id, durable))
             except Exception as error:  # noqa: BLE001 - told to the caller, after the acks before it
                 end = error
@@ -142,6 +150,16 @@ class TelemetryService:
             reading.cancel()
             for stream in streams.values():
                 self._liveness.stream_closed(stream)
+
+    async def _checked(self, raw: bytes) -> CheckedBatch:
+        if len(raw) <= CHECK_INLINE_BYTES_MAX:
+            return check_log(raw)
+        return await asyncio.get_running_loop().run_in_executor(self._checker, check_log, raw)
+
+    def _settle(self, size_bytes: int, done: asyncio.Future[int]) -> None:
+        self._budget.give(size_bytes)
+        if not done.cancelled():
+            done.exception()  # looked at: after a refusal nobody asks for those behind it
 
     async def FinishRun(  # noqa: N802
         self, request: telemetry_service_pb2.FinishRunRequest, _context: _Context

@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     wandb_mode: WandbMode = WandbMode.OFFLINE
     drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     """How long a stop may take to deliver what is left."""
+    disk_reserve_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Intake is refused while the journal's disk has less room than that."""
+    metric_keys_max: int = Field(default=100_000, gt=0)
+    """Metrics that a run may have; values of others are refused and counted."""
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
     metrics_port: int | None = Field(default=None, ge=0, le=65535)

@@ -134,6 +134,20 @@ class Store:
             found = _read_runs(connection, runs.select().where(runs.c.run_id == run_id))
         return found[0] if found else None
 
+    def cursors(self, *, beyond: Offset) -> dict[RunId, tuple[Offset, int]]:
+        """Return each run whose cursor is beyond an offset: that, and its next row's ordinal."""
+        query = (
+            sa.select(runs.c.run_id, runs.c.cursor, sa.func.max(signatures.c.last_ordinal))
+            .outerjoin(signatures)
+            .where(runs.c.cursor > beyond)
+            .group_by(runs.c.run_id)
+        )
+        with self._snapshot() as connection:
+            return {
+                RunId(run_id): (Offset(cursor), 0 if ordinal is None else ordinal + 1)
+                for run_id, cursor, ordinal in connection.execute(query)
+            }
+
     def keys(self, run_id: RunId) -> list[str]:
         """Return the names of the run's metrics, in the order in which they were first logged."""
         with self._snapshot() as connection:

@@ -9,9 +9,10 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,29 @@ from hypothesis.stateful import (
 )
 
 from pillion.process import ProcessIdentity
+from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import DiskError, LimitError, SettingsError, StateError
-from pillion_sidecar.journal import GROUP_ENTRIES_MAX, Journal
+from pillion_sidecar.journal import GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, LOG_BYTES_MAX, Journal
 from pillion_sidecar.journal_ledger import Ended, Started
 from pillion_sidecar.journal_reader import Entry, EntryKind, JournaledRun, JournalReader
 from pillion_sidecar.journal_tables import FORMAT
+from pillion_sidecar.journal_trimmer import SLICE_BYTES_MAX, SLICE_ENTRIES_MAX
 from pillion_sidecar.records import (
     CheckedBatch,
     Environment,
+    Frame,
+    LostRange,
     Offset,
     RunFinish,
     RunId,
     RunStart,
     RunState,
     WriterId,
+    decode_batch,
     decode_finish,
+    decode_start,
 )
+from pillion_sidecar.validation import check_log
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 WRITER, OTHER_WRITER = WriterId("w"), WriterId("v")
@@ -54,10 +62,11 @@ ENDS = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.CRASHED)
 class Books:
     """A journal in a file, with what it has told of itself."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **options: Any) -> None:
         self.path = path
         self.commit_count = 0
         self.fatal: list[DiskError] = []
+        self.options = options
         self.journal = self._open()
 
     def start(self, run_id: RunId = RUN, writer_id: WriterId = WRITER, **how: bool) -> Started:
@@ -125,6 +134,28 @@ class Books:
             leave.set()
         wait([occupied], WAIT_S)
 
+    def run(self, run_id: RunId = RUN) -> JournaledRun:
+        """Read a run's figures."""
+        with JournalReader(self.path) as reader:
+            run = reader.run(run_id)
+        assert run is not None
+        return run
+
+    def trim(self, *sequences: int, run_id: RunId = RUN) -> None:
+        """Have a run's entries up to its batch of the largest of these numbers deleted."""
+        (point,) = (
+            entry.offset
+            for entry in self.entries(run_id)
+            if entry.kind is EntryKind.BATCH and entry.sequence == max(sequences)
+        )
+        self.journal.trim({run_id: point})
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was to be trimmed is."""
+        while self.journal._submit(lambda: self.journal._trimmer.is_due).result(WAIT_S):
+            pass
+
     def reopen(self) -> None:
         """Close the journal and open it anew."""
         self.close()
@@ -136,7 +167,9 @@ class Books:
             self.journal.close()
 
     def _open(self) -> Journal:
-        return Journal(self.path, on_commit=self._on_commit, on_fatal=self.fatal.append)
+        return Journal(
+            self.path, on_commit=self._on_commit, on_fatal=self.fatal.append, **self.options
+        )
 
     def _on_commit(self) -> None:
         self.commit_count += 1
@@ -670,6 +703,286 @@ def test_what_writers_refused_and_dropped_is_counted_per_run(books: Books) -> No
     assert (run.refused_row_count, run.refused_value_count, run.dropped_row_count) == (105, 2, 17)
 
 
+# Trimming.
+
+
+def test_what_every_sink_has_is_deleted_and_nothing_else(books: Books) -> None:
+    """A run's entries up to the point go; later ones and other runs' stay; counters go on."""
+    books.start()
+    books.start(OTHER_RUN)
+    for sequence in (1, 2, 3):
+        books.append(sequence)
+        books.append(sequence, run_id=OTHER_RUN)
+    kept = books.entries()[3:]
+    books.trim(2)
+    assert books.entries() == kept
+    assert len(books.entries(OTHER_RUN)) == 4
+    assert books.run().trimmed_offset == kept[0].offset - 2
+    assert (books.run().row_count, books.run(OTHER_RUN).trimmed_offset) == (3, 0)
+    books.reopen()
+    assert books.append(2, b"whatever") == 3  # it is not known any more what it was
+    with pytest.raises(StateError):
+        books.append(3, b"something else")
+    assert books.append(4) == 4
+    assert [entry.first_ordinal for entry in books.entries()] == [2, 3]
+
+
+def test_trimming_beyond_the_end_or_backwards_is_harmless(books: Books) -> None:
+    """A point beyond what there is trims all; a lower one, or an unknown run, changes nothing."""
+    books.start()
+    books.append(1)
+    last = books.entries()[-1].offset
+    books.journal.trim({RUN: Offset(last + 100), RunId("unknown"): last})
+    books.settle()
+    assert books.entries() == []
+    assert books.run().trimmed_offset == last
+    books.append(2)
+    books.journal.trim({RUN: Offset(last - 1)})
+    books.settle()
+    assert books.run().trimmed_offset == last
+    assert [entry.offset for entry in books.entries()] == [last + 1]
+
+
+def test_trimming_goes_by_slices_and_appends_wait_for_one_at_most(books: Books) -> None:
+    """Of much that is to be deleted a commit takes a slice; an append that comes goes with it."""
+    books.start()
+    with books.held():
+        futures = [books.submit(sequence) for sequence in range(1, 3 * SLICE_ENTRIES_MAX)]
+    wait(futures, WAIT_S)
+    statements: list[str] = []
+    with books.held():
+        books.journal.trim({RUN: books.entries()[-1].offset})
+        appended = books.submit(3 * SLICE_ENTRIES_MAX)
+        books.journal._db.set_trace_callback(statements.append)
+    appended.result(WAIT_S)
+    books.settle()
+    told = [sql.split()[0] for sql in statements if sql.split()[0] in {"DELETE", "COMMIT"}]
+    assert told.count("DELETE") == 3
+    # The commit of what held the thread, the append's with the first slice, then the others'.
+    assert told[:5] == ["COMMIT", "DELETE", "COMMIT", "DELETE", "COMMIT"]
+    assert [entry.sequence for entry in books.entries()] == [3 * SLICE_ENTRIES_MAX]
+
+
+def test_slice_is_bounded_in_bytes(books: Books) -> None:
+    """Large entries go a few at a time."""
+    books.start()
+    payload = bytes(SLICE_BYTES_MAX // 2)
+    for sequence in range(1, 6):
+        books.append(sequence, payload)
+    statements: list[str] = []
+    books.journal._db.set_trace_callback(statements.append)
+    books.trim(5)
+    assert sum(sql.startswith("DELETE") for sql in statements) == 3
+    assert books.entries() == []
+
+
+def test_room_of_what_was_trimmed_is_used_again(books: Books) -> None:
+    """A journal that is trimmed as it grows does not grow."""
+    books.start()
+    sizes = []
+    for sequence in range(1, 41):
+        books.append(sequence, bytes(500_000))
+        books.trim(sequence)
+        sizes.append(books.path.stat().st_size)
+    assert sizes[-1] <= max(sizes[:20])
+    assert books.journal.room().result(WAIT_S).reusable_bytes > 0
+
+
+def test_log_stays_bounded_beside_readers_that_always_read(books: Books) -> None:
+    """The log begins anew now and then, also if somebody is always in the middle of reading."""
+    books.start()
+    is_over = threading.Event()
+
+    def read() -> None:
+        with JournalReader(books.path) as reader:
+            while not is_over.is_set():
+                reader.entries(RUN, Offset(0), 4_000_000)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    log, largest = Path(f"{books.path}-wal"), 0
+    for sequence in range(1, 161):
+        books.append(sequence, bytes(1_000_000))
+        largest = max(largest, log.stat().st_size)
+    is_over.set()
+    for reader in readers:
+        reader.join()
+    assert largest < LOG_BYTES_MAX + 2 * GROUP_BYTES_MAX
+
+
+# Metrics per run.
+
+
+def batch_of(sequence: int, *frames: Sequence[str], row_count: int = 1) -> CheckedBatch:
+    """Make a batch whose frames have these metrics."""
+    request = pb2.LogMetricsRequest()
+    request.batch.run_id, request.batch.writer_id, request.batch.sequence = RUN, WRITER, sequence
+    for keys in frames:
+        frame = request.batch.records.add().metric_frame
+        frame.steps.extend(range(row_count))
+        frame.times_unix_nano.extend(range(row_count))
+        for key in keys:
+            frame.columns.add(key=key).doubles.values.extend([0.5] * row_count)
+    return check_log(request.SerializeToString())
+
+
+def keys_of(books: Books) -> list[list[str]]:
+    """Read the metrics of each frame that is on disk."""
+    payloads = [e.payload for e in books.entries() if e.kind is EntryKind.BATCH]
+    assert None not in payloads
+    return [
+        list(record.columns) if isinstance(record, Frame) else [type(record).__name__]
+        for payload in payloads
+        for record in decode_batch(payload or b"", 0)
+    ]
+
+
+def test_metrics_beyond_the_bound_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those there are go on; of new ones only what fits; said once; the same after a restart."""
+    books = Books(tmp_path / "journal.db", keys_max=3)
+    books.start()
+
+    def take(batch: CheckedBatch) -> int:
+        return books.journal.append(batch).result(WAIT_S)
+
+    batches = [
+        batch_of(1, ["a", "b"]),
+        batch_of(2, ["d", "b", "c"], ["a"], row_count=2),  # `c` still fits in, `d` does not
+        batch_of(3, ["x"], ["a", "y"], ["z"], row_count=2),
+        batch_of(4, ["e"]),
+    ]
+    assert [take(batch) for batch in batches] == [1, 2, 3, 4]
+    assert keys_of(books) == [["a", "b"], ["b", "c"], ["a"], ["a"], ["SummaryUpdate"]]
+    run = books.run()
+    assert (run.row_count, run.refused_row_count, run.refused_value_count) == (7, 5, 4)
+    ordinals = [e.first_ordinal for e in books.entries() if e.kind is EntryKind.BATCH]
+    assert ordinals == [0, 1, 5, 7]
+    books.options["keys_max"] = 100
+    books.reopen()
+    assert [take(batch) for batch in batches] == [4, 4, 4, 4]  # the same again
+    with pytest.raises(StateError):
+        take(batch_of(3, ["x"], ["b", "y"], ["z"], row_count=2))
+    assert take(batch_of(5, ["a", "new"])) == 5  # what was full stays so
+    assert keys_of(books)[-1] == ["a"]
+    assert books.run().refused_value_count == 5
+    (warning,) = caplog.records
+    assert (warning.run_id, warning.metric_count) == (RUN, 3)
+    books.close()
+
+
+def test_metrics_of_a_refused_transaction_are_forgotten(tmp_path: Path) -> None:
+    """What was not committed takes no place."""
+    books = Books(tmp_path / "journal.db", keys_max=1)
+    books.start()
+    with full_disk(books), pytest.raises(LimitError):
+        books.journal.append(replace(batch_of(1, ["a"]), payload=bytes(100_000))).result(WAIT_S)
+    books.journal.append(batch_of(1, ["b"])).result(WAIT_S)
+    assert keys_of(books) == [["b"]]
+    books.close()
+
+
+# Damage that was found while it runs.
+
+
+def test_damaged_entry_is_put_aside_and_counted(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its payload is kept beside, its rows count as dropped, and what stands for it says so."""
+    books.start()
+    for sequence in (1, 2, 3):
+        books.append(sequence, row_count=sequence)
+    damaged, sound = books.entries()[2], books.entries()[3]
+    with closing(sqlite3.connect(books.path)) as db, db:
+        db.execute("UPDATE entries SET payload = x'00' WHERE offset = ?", (damaged.offset,))
+    assert books.journal.quarantine(damaged.offset).result(WAIT_S)
+    assert not books.journal.quarantine(damaged.offset).result(WAIT_S)  # a second sink found it too
+    assert not books.journal.quarantine(sound.offset).result(WAIT_S)
+    assert not books.journal.quarantine(Offset(1)).result(WAIT_S)
+    entry = books.entries()[2]
+    assert replace(entry, payload=damaged.payload) == damaged
+    assert decode_batch(entry.payload or b"", 1) == [LostRange(2, 2, 2)]
+    assert (books.run().row_count, books.run().dropped_row_count) == (6, 2)
+    assert books.append(2) == 3  # what it was can no longer be told
+    assert books.append(4) == 4
+    (told,) = caplog.records
+    assert (told.run_id, told.writer_id, told.sequence, told.row_count) == (RUN, WRITER, 2, 2)
+    with closing(sqlite3.connect(books.path)) as db:
+        assert db.execute("SELECT payload FROM damaged").fetchall() == [(b"\0",)]
+
+
+@pytest.mark.parametrize("kind", [EntryKind.START, EntryKind.FINISH, EntryKind.END])
+def test_damaged_start_or_end_is_replaced_by_one_that_says_little(
+    books: Books, kind: EntryKind
+) -> None:
+    """The rows around it find their run."""
+    books.start()
+    books.start(writer_id=OTHER_WRITER)
+    books.finish(0, writer_id=OTHER_WRITER)
+    books.finish(0)
+    (damaged,) = [e for e in books.entries() if e.kind is kind][:1]
+    with closing(sqlite3.connect(books.path)) as db, db:
+        db.execute("UPDATE entries SET payload = x'00' WHERE offset = ?", (damaged.offset,))
+    assert books.journal.quarantine(damaged.offset).result(WAIT_S)
+    (payload,) = [e.payload for e in books.entries() if e.offset == damaged.offset]
+    assert payload is not None
+    if kind is EntryKind.START:
+        assert "damaged" in decode_start(payload).notes
+    else:
+        assert (decode_finish(payload).state, "damaged" in decode_finish(payload).reason) == (
+            *(RunState.CRASHED, True),
+        )
+    assert books.run().dropped_row_count == 0
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_nothing_is_acked_into_a_file_that_is_gone(
+    books: Books, suffix: str, is_replaced: bool
+) -> None:
+    """A journal that is deleted or replaced under a running sidecar stops it."""
+    books.start()
+    books.append(1)
+    file = Path(f"{books.path}{suffix}")
+    content = file.read_bytes()
+    file.unlink()
+    if is_replaced:
+        file.with_name("new").write_bytes(content)
+        file.with_name("new").rename(file)
+    with pytest.raises(DiskError) as failure:
+        books.append(2)
+    assert failure.value.reason == "JOURNAL_FAILED"
+    assert "deleted or replaced" in str(failure.value)
+    assert len(books.fatal) == 1
+
+
+def test_journal_that_has_lost_its_end_goes_on_behind_the_sinks(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Offsets and ordinals that a sink has seen are never given a second time."""
+    books.start()
+    books.append(1)
+    last = books.journal.last_offset()
+    assert last == books.entries()[-1].offset
+    new = RunId("new")
+    stored = {RUN: (Offset(last + 3), 10), new: (Offset(last + 4), 0)}
+    books.journal.catch_up(stored, is_store=True).result(WAIT_S)
+    finished = {RUN: (Offset(last + 9), 12)}
+    books.journal.catch_up(finished, is_store=False).result(WAIT_S)
+    run = books.run()
+    assert (run.row_count, run.last_offset, run.trimmed_offset) == (12, last + 9, last + 3)
+    assert run.dropped_row_count == 2  # those that the store does not have
+    assert books.run(new).trimmed_offset == last + 4
+    told = [(r.run_id, r.first_ordinal, r.row_count, r.is_in_store) for r in caplog.records]
+    assert told == [(RUN, 1, 9, True), (new, 0, 0, True), (RUN, 10, 2, False)]
+    books.reopen()
+    books.append(2)
+    assert (books.entries()[-1].offset, books.entries()[-1].first_ordinal) == (last + 10, 12)
+    assert books.start(new).is_resumed
+
+
 # What cannot be opened, and what is brought up to date.
 
 _FORMAT_1 = """
@@ -792,7 +1105,71 @@ def test_file_that_cannot_be_opened_is_the_disks_fault(tmp_path: Path) -> None:
         Books(tmp_path / "journal.db")
 
 
-# A disk that is full, and one that fails.
+# A disk that is full, nearly so, or fails.
+
+
+def test_intake_is_refused_before_the_disk_is_full(tmp_path: Path) -> None:
+    """With less room than the reserve new batches and writers are refused, and nothing else is."""
+    books = Books(tmp_path / "journal.db", disk_reserve_bytes=1000)
+    books.start()
+    books.append(1)
+    room = books.journal.room().result(WAIT_S)
+    assert not room.is_refusing
+    assert room.free_bytes > room.reserve_bytes == 1000
+    assert room.journal_bytes >= books.path.stat().st_size
+    books.options["disk_reserve_bytes"] = 1 << 60
+    books.reopen()
+    assert books.journal.room().result(WAIT_S).is_refusing
+    for attempt in (
+        lambda: books.append(2),
+        lambda: books.start(OTHER_RUN),
+        lambda: books.start(writer_id=OTHER_WRITER),
+    ):
+        with pytest.raises(LimitError) as refusal:
+            attempt()
+        assert refusal.value.reason == "DISK_FULL"
+    assert books.start().last_sequence == 1
+    assert books.append(1) == 1  # it is on disk
+    books.trim(1)
+    assert books.entries() == []
+    assert books.finish(1).state is RunState.FINISHED
+    with pytest.raises(LimitError):
+        books.start()
+    books.options["disk_reserve_bytes"] = 1000
+    books.reopen()
+    assert books.append(2) == 2
+    books.close()
+
+
+def test_room_that_is_used_again_counts(tmp_path: Path) -> None:
+    """Pages of deleted entries are room for new ones."""
+    books = Books(tmp_path / "journal.db")
+    books.start()
+    books.append(1, bytes(8 << 20))
+    books.trim(1)
+    room = books.journal.room().result(WAIT_S)
+    assert room.reusable_bytes > 8 << 20
+    books.options["disk_reserve_bytes"] = room.free_bytes + (4 << 20)
+    books.reopen()
+    assert books.append(2) == 2
+    books.close()
+
+
+def test_a_group_counts_what_it_takes(tmp_path: Path) -> None:
+    """What queued up behind a slow disk is taken as far as there is room, and no further."""
+    books = Books(tmp_path / "journal.db")
+    books.start()
+    books.options["disk_reserve_bytes"] = books.journal.room().result(WAIT_S).free_bytes - (
+        64 << 20
+    )
+    books.reopen()
+    with books.held():
+        futures = [books.submit(number, bytes(1 << 20)) for number in range(1, 65)]
+    errors = [future.exception(WAIT_S) for future in futures]
+    assert errors[0] is None
+    assert isinstance(errors[-1], StateError | LimitError)
+    assert any(isinstance(error, LimitError) for error in errors)
+    books.close()
 
 
 def test_full_disk_refuses_and_intake_goes_on_when_there_is_room(books: Books) -> None:
@@ -1106,7 +1483,7 @@ test_journal_agrees_with_a_model = JournalMachine.TestCase
 
 
 def delete_entries(path: Path) -> None:
-    """Delete all entries, as a later version will do with what is delivered."""
+    """Delete all entries, as trimming does with what is delivered."""
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM entries")
 

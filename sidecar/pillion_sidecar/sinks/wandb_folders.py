@@ -44,10 +44,8 @@ class RunFolders:
         self._cursors = directory / "finished"
         for path in (self._partial, self._shown, self._cursors):
             path.mkdir(parents=True, exist_ok=True)
-        self.finished: dict[RunId, Finished] = {}
-        for path in self._cursors.glob("*.json"):
-            run_id, finished = RunId(path.stem), Finished(**json.loads(path.read_bytes()))
-            self.finished[run_id] = finished
+        self.finished = finished_runs(directory)
+        for run_id, finished in self.finished.items():
             if (folder := directory / finished.written).exists():
                 self._show(run_id, folder)
         for root in self._partial.iterdir():
@@ -96,6 +94,14 @@ class RunFolders:
         folder.rename(self._shown / folder.name)
         _fsync(self._shown)
         self.discard(root)
+
+
+def finished_runs(directory: Path) -> dict[RunId, Finished]:
+    """Return the runs that are delivered, by what is committed in the directory."""
+    return {
+        RunId(path.stem): Finished(**json.loads(path.read_bytes()))
+        for path in (directory / "finished").glob("*.json")
+    }
 
 
 def _fsync(path: Path) -> None:
