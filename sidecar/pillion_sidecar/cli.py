@@ -102,6 +102,8 @@ def serve(
             if settings.address.path is None:
                 token = f"PILLION_TOKEN=$(cat {settings.token_path})"
                 print(f"for trainers: export PILLION_ADDRESS={sidecar.address} {token}")
+            if sidecar.metrics_url:
+                print(f"metrics are at {sidecar.metrics_url}")
             print("`pillion status` tells whether it is safe; Ctrl-C ends it", flush=True)
             if ready_fd is not None:
                 os.write(ready_fd, f"{sidecar.address}\n".encode())

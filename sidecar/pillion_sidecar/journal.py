@@ -29,6 +29,7 @@ from pillion_sidecar.journal_reader import BUSY_TIMEOUT_MS
 from pillion_sidecar.journal_room import Gauge, Room
 from pillion_sidecar.journal_tables import meta, open_journal
 from pillion_sidecar.journal_trimmer import Trimmer
+from pillion_sidecar.metrics import COMMIT_ENTRIES, COMMIT_SECONDS
 from pillion_sidecar.records import (
     CheckedBatch,
     Environment,
@@ -270,7 +271,9 @@ class Journal:
                     outcomes.append((change.future, None, error))
             if self._trimmer.is_due and time.monotonic() >= self._trim_at_s:
                 self._trimmer.cut()
-            self._db.execute("COMMIT")
+            COMMIT_ENTRIES.observe(len(group))
+            with COMMIT_SECONDS.time():
+                self._db.execute("COMMIT")
             self._check_files()
         except (sqlite3.Error, OSError, _Damage) as cause:
             failure = self._failed(cause)

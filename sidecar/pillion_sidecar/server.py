@@ -26,6 +26,7 @@ from pillion.address import AddressError
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
+from pillion_sidecar.exposition import Exposition
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
@@ -41,6 +42,8 @@ EXIT_DISK = 74
 STREAMS_MAX = 4096
 TOKEN_BYTES = 32
 LIVENESS_INTERVAL_S = 1.0
+STATUS_TIMEOUT_S = 5.0
+"""How long a scrape of the metrics may wait for the figures."""
 STREAMS_GRACE_S = 2.0
 """How long open calls may take to end when the sidecar stops."""
 
@@ -65,6 +68,7 @@ class Sidecar:
         self._server: grpc.aio.Server
         self._health: health.aio.HealthServicer
         self._queries: Queries
+        self._exposition: Exposition | None = None
         self.address = str(settings.address)
         """Where it listens; with port 0, the port that was given, once it does."""
 
@@ -167,8 +171,21 @@ class Sidecar:
         if self._settings.address.path is None:
             self.address = f"{self._settings.address.host}:{port}"
         self._delivery.start()
+        if self._settings.metrics_port is not None:
+            loop = asyncio.get_running_loop()
+            self._exposition = Exposition(
+                self._settings.metrics_port,
+                lambda: asyncio.run_coroutine_threadsafe(
+                    self._queries.status(telemetry_service_pb2.GetStatusRequest()), loop
+                ).result(STATUS_TIMEOUT_S),
+            )
         for name in ("", _SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are; empty: nowhere."""
+        return self._exposition.url if self._exposition else ""
 
     async def serve(self) -> None:
         """Take in and deliver until told to stop."""
@@ -194,6 +211,8 @@ class Sidecar:
         if hasattr(self, "_server"):
             await self._server.stop(None)
         await self._delivery.stop()
+        if self._exposition is not None:
+            await asyncio.to_thread(self._exposition.close)
         if hasattr(self, "_journal"):
             await asyncio.to_thread(self._journal.close)
         if self._socket_path is not None:

@@ -34,6 +34,7 @@ from pillion_sidecar.errors import (
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_ledger import Started
 from pillion_sidecar.liveness import Liveness
+from pillion_sidecar.metrics import OPEN_STREAMS, REFUSALS, watch_append
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import CheckedBatch, RunId, WriterId
 from pillion_sidecar.validation import check_finish, check_log, check_start, decode
@@ -124,6 +125,7 @@ class TelemetryService:
                     batch = await self._checked(raw)
                     await self._budget.take(len(batch.payload))
                     durable = asyncio.wrap_future(self._journal.append(batch))
+                    watch_append(durable, batch.row_count, len(batch.payload))
                     durable.add_done_callback(functools.partial(self._settle, len(batch.payload)))
                     await in_flight.put((batch.run_id, batch.writer_id, durable))
             except Exception as error:  # noqa: BLE001 - told to the caller, after the acks before it
@@ -131,6 +133,7 @@ class TelemetryService:
             await in_flight.put(end)
 
         reading = asyncio.create_task(take_in())
+        OPEN_STREAMS.inc()
         try:
             while (batch := await in_flight.get()) is not None:
                 if isinstance(batch, Exception):
@@ -147,6 +150,7 @@ class TelemetryService:
                     run_id=run_id, writer_id=writer_id, acked_sequence=acked_sequence
                 )
         finally:
+            OPEN_STREAMS.dec()
             reading.cancel()
             for stream in streams.values():
                 self._liveness.stream_closed(stream)
@@ -290,6 +294,7 @@ async def abort(context: _Context, error: Exception) -> NoReturn:
         log.error("an RPC failed", exc_info=error)
         code = grpc.StatusCode.INTERNAL
         error = PillionError("The sidecar failed on this call; its log says more.", "INTERNAL")
+    REFUSALS.labels(error.reason).inc()
     detail = any_pb2.Any()
     detail.Pack(
         error_details_pb2.ErrorInfo(reason=error.reason, domain="pillion", metadata=error.facts)
