@@ -1,21 +1,23 @@
 """The courier: hands journaled entries to one sink, run by run, at the sink's own pace.
 
 It knows nothing of processes (`worker.py` does), and keeps nothing: how far a run has come is asked
-of the sink. A failure concerns one run: it is tried again later, while the others go on.
+of the sink. A failure concerns one run: it is tried again later, while the others go on. Only a
+journal that is damaged beyond single entries concerns all: see `is_corrupt`.
 """
 
 import logging
 import random
+import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from pillion.v1 import record_pb2
 from pillion_sidecar.errors import PillionError, SinkError
+from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
 from pillion_sidecar.records import (
-    LostRange,
     Offset,
     Record,
     RunId,
@@ -24,10 +26,14 @@ from pillion_sidecar.records import (
     decode_finish,
     decode_start,
 )
+from pillion_sidecar.replay import replay
 from pillion_sidecar.sinks import Sink
+from pillion_sidecar.store import Store
 
 SLICE_BYTES_MAX = 4 * 1024 * 1024
 """How much of one run is handed over before another run has its turn."""
+SLICE_ROWS_MAX = 10_000
+"""More rows are handed over in several calls, or one would take W&B's SDK minutes."""
 FLUSH_INTERVAL_S = 1.0
 ERROR_CHARACTERS_MAX = 1000
 """Of an error that is reported; the sidecar reads lines of 64 KiB at most."""
@@ -38,8 +44,19 @@ _FOREIGN = (
     "journal was replaced. "
     "Bring the former one back, or start with an empty data directory."
 )
+_MISSING = (
+    "The journal no longer has the beginning of run {}, and the store has not: it was replaced. "
+    "Bring the former one back."
+)
+
+_CODES_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 log = logging.getLogger(__name__)
+
+
+def is_corrupt(error: Exception) -> bool:
+    """Tell whether an error is that pages of the journal are damaged; a courier lets it through."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CODES_CORRUPT
 
 
 @dataclass(slots=True)
@@ -54,21 +71,40 @@ class _Run:
     failure_count: int = 0
     retry_at_s: float = 0.0
     reported: tuple[Offset, int, str] | None = None
+    replay: Iterator[Offset] | None = None
+    """What is left to hand over from the store, before the journal goes on."""
 
     @property
     def has_more(self) -> bool:
-        return self.handed is None or self.handed < self.target
+        return self.handed is None or self.replay is not None or self.handed < self.target
 
 
 class Courier:
-    """Hands entries to a sink, run by run; knows nothing of processes. One thread."""
+    """Hands entries to a sink, run by run. One thread."""
 
-    def __init__(self, reader: JournalReader, sink: Sink) -> None:
-        self._reader, self._sink = reader, sink
+    def __init__(
+        self,
+        reader: JournalReader,
+        sink: Sink,
+        *,
+        store: Callable[[], Store] | None = None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare it; nothing is handed over yet.
+
+        Args:
+            reader: The journal.
+            sink: Who is given what is in there.
+            store: Opens the store, for what the journal no longer has; None: `sink` is the store.
+            beat: Called again and again, with nothing but one call of the sink in between.
+        """
+        self._reader, self._sink, self._store, self._beat = reader, sink, store, beat
         self._first_offset = reader.first_offset()
         self._runs: dict[RunId, _Run] = {}
         self._unfinished: set[RunId] = set()
         """Runs with entries that the sink was not given or has not confirmed."""
+        self._damaged: list[Offset] = []
+        """Entries that turned out to be damaged, as far as they were not reported."""
         self._seen = self._through = Offset(0)
 
     def look(self) -> None:
@@ -98,6 +134,8 @@ class Courier:
 
     def changes(self) -> Iterator[dict[str, Any]]:
         """Yield what the sidecar has not been told yet."""
+        while self._damaged:
+            yield {"damaged": self._damaged.pop()}
         for run_id in list(self._unfinished):
             run = self._runs[run_id]
             report = self._report(run_id, run)
@@ -106,7 +144,7 @@ class Courier:
                 run.reported = report
                 offset, row_count, error = report
                 yield {"run_id": run_id, "offset": offset, "row_count": row_count, "error": error}
-            if position >= run.target and not run.error:
+            if position >= run.target and not run.error and not run.has_more:
                 self._unfinished.discard(run_id)
         if not self._unfinished and self._through != self._seen:
             self._through = self._seen
@@ -140,24 +178,69 @@ class Courier:
         retries = [self._runs[run_id].retry_at_s - now_s for run_id in self._unfinished]
         return min([FLUSH_INTERVAL_S, *(retry_s for retry_s in retries if retry_s > 0)])
 
-    def _cursor(self, run_id: RunId, target: Offset) -> Offset:
-        """Ask the sink where to go on."""
+    def _begin(self, run_id: RunId, run: _Run) -> None:
+        """Ask the sink where to go on, and find out whether the journal still has what is next."""
         cursor = self._sink.position(run_id)
-        if cursor > target or 0 < cursor < self._first_offset:
-            raise SinkError(_FOREIGN.format(cursor, self._first_offset, target), "CURSOR_FOREIGN")
-        return cursor
+        if cursor > run.target or 0 < cursor < self._first_offset:
+            raise SinkError(
+                _FOREIGN.format(cursor, self._first_offset, run.target), "CURSOR_FOREIGN"
+            )
+        trimmed = self._trimmed(run_id)
+        if cursor >= trimmed:
+            run.handed = cursor
+        elif self._store is None:
+            raise SinkError(_MISSING.format(run_id), "HISTORY_MISSING")
+        else:
+            run.handed = self._first_offset
+            run.replay = self._replay(run_id, trimmed, run.target)
+
+    def _replay(self, run_id: RunId, trimmed: Offset, target: Offset) -> Iterator[Offset]:
+        assert self._store is not None
+        with closing(self._store()) as store:
+            yield from replay(
+                *(store, self._sink, run_id),
+                begin=self._first_offset,
+                trimmed=trimmed,
+                target=target,
+            )
+
+    def _trimmed(self, run_id: RunId) -> Offset:
+        run = self._reader.run(run_id)
+        return run.trimmed_offset if run is not None else Offset(0)
+
+    def _go_on(self, run_id: RunId, run: _Run) -> None:
+        """Hand over the next slice, from the store or from the journal."""
+        if run.handed is None:
+            self._begin(run_id, run)
+        assert run.handed is not None
+        if run.replay is not None:
+            offset = next(run.replay, None)
+            if offset is None:
+                run.replay = None
+            else:
+                run.handed = offset
+            return
+        entries = self._reader.entries(run_id, run.handed, SLICE_BYTES_MAX)
+        if self._trimmed(run_id) > run.handed:
+            run.handed = None  # some of them were trimmed before they could be read
+            return
+        if not entries:
+            run.target = run.handed  # the journal has lost its end
+        self._damaged += [entry.offset for entry in entries if entry.payload is None]
+        for offset in _hand_over(self._sink, run_id, entries, run.target):
+            run.handed = offset
+            self._beat()
 
     def _deliver_slice(self, run_id: RunId, run: _Run) -> None:
+        self._beat()
         try:
-            if run.handed is None:
-                run.handed = self._cursor(run_id, run.target)
-            entries = self._reader.entries(run_id, run.handed, SLICE_BYTES_MAX)
-            for offset in _hand_over(self._sink, run_id, entries, run.target):
-                run.handed = offset
+            self._go_on(run_id, run)
         except Exception as error:
+            if is_corrupt(error):
+                raise
             # Whatever it was, it concerns this run alone; the others go on. What the sink has
             # confirmed counts, the rest it gets again.
-            run.handed = None
+            run.handed = run.replay = None
             if isinstance(error, SinkError) and error.reason == "RUN_REOPENED":
                 return  # no failure: it gets the run from the start, at once
             if not isinstance(error, SinkError):
@@ -179,57 +262,40 @@ def _hand_over(
     An end behind which the run went on is none: some sinks would have to begin it anew for that.
     """
     records: list[Record] = []
-    offset = Offset(0)
+    row_count, offset = 0, Offset(0)
     for entry in entries:
         # What was just read may be newer than the target.
         is_last = entry is entries[-1] and entry.offset >= target
         is_end = entry.kind is EntryKind.END and is_last
-        if entry.kind is EntryKind.START or is_end:
-            if records:
-                sink.apply(run_id, offset, records)
-                yield offset
-                records = []
-            offset = entry.offset
-            if entry.kind is EntryKind.START:
-                sink.start(offset, decode_start(entry.payload or _substitute(entry)))
-            else:
-                sink.finish(offset, decode_finish(entry.payload or _substitute(entry)))
+        is_alone = entry.kind is EntryKind.START or is_end
+        if records and (is_alone or row_count + entry.row_count > SLICE_ROWS_MAX):
+            sink.apply(run_id, offset, records)
             yield offset
+            records, row_count = [], 0
+        offset, payload = entry.offset, _payload(entry)
+        if entry.kind is EntryKind.START:
+            sink.start(offset, decode_start(payload))
+            yield offset
+        elif is_end:
+            sink.finish(offset, decode_finish(payload))
+            yield offset
+        elif entry.kind is EntryKind.BATCH:
+            records.extend(decode_batch(payload, entry.first_ordinal))
+            row_count += entry.row_count
         else:
-            offset = entry.offset
-            if entry.payload is None:
-                _report_damage(entry)
-                records.append(LostRange(entry.sequence, entry.sequence, entry.row_count))
-            elif entry.kind in (EntryKind.FINISH, EntryKind.END):
-                records.append(SummaryUpdate(decode_finish(entry.payload).summary))
-            else:
-                records.extend(decode_batch(entry.payload, entry.first_ordinal))
+            records.append(SummaryUpdate(decode_finish(payload).summary))
     if records:
         sink.apply(run_id, offset, records)
         yield offset
 
 
-def _substitute(entry: Entry) -> bytes:
-    """Return what stands for a damaged start or end, so that the rows around it find their run."""
-    _report_damage(entry)
-    if entry.kind is EntryKind.START:
-        return record_pb2.RunStart(
-            run_id=entry.run_id,
-            writer_id=entry.writer_id,
-            project="uncategorized",
-            name=entry.run_id,
-            notes="How this run was started is damaged in the journal.",
-        ).SerializeToString()
-    return record_pb2.RunFinish(
-        run_id=entry.run_id,
-        writer_id=entry.writer_id,
-        state=record_pb2.RUN_STATE_CRASHED,
-        reason="How this run ended is damaged in the journal.",
-    ).SerializeToString()
-
-
-def _report_damage(entry: Entry) -> None:
+def _payload(entry: Entry) -> bytes:
+    """Return what the entry says; if that is damaged, what stands for it, and log it."""
+    if entry.payload is not None:
+        return entry.payload
+    place = {"offset": entry.offset, "run_id": entry.run_id, "writer_id": entry.writer_id}
     log.error(
-        "journal entry %d is damaged: run %s, writer %s, batch %d, %d rows",
-        *(entry.offset, entry.run_id, entry.writer_id, entry.sequence, entry.row_count),
+        "journal entry damaged",
+        extra=place | {"sequence": entry.sequence, "row_count": entry.row_count},
     )
+    return substitute(*(entry.run_id, entry.writer_id, entry.sequence), entry.kind, entry.row_count)

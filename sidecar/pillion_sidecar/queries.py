@@ -146,6 +146,10 @@ class Queries:
         self, journal: JournalReader, run: JournaledRun, sink: str, now_unix_nano: int
     ) -> safety.Standing:
         progress = self._delivery.progress(sink, run.run_id)
+        if progress.offset < run.trimmed_offset:
+            # Its position has fallen back, or was not reported yet: it gets the run from the store.
+            lag = max(0, run.row_count - progress.row_count)
+            return safety.Standing(sink, progress.row_count, lag, AGE_MIN_S, progress.error)
         behind = (
             journal.undelivered(run.run_id, progress.offset)
             if progress.offset < run.last_offset

@@ -44,6 +44,8 @@ TOKEN_BYTES = 32
 LIVENESS_INTERVAL_S = 1.0
 STATUS_TIMEOUT_S = 5.0
 """How long a scrape of the metrics may wait for the figures."""
+TRIM_INTERVAL_S = 1.0
+"""How often the journal is told what every sink has."""
 STREAMS_GRACE_S = 2.0
 """How long open calls may take to end when the sidecar stops."""
 
@@ -61,7 +63,11 @@ class Sidecar:
         self._socket_path: Path | None = None
         """Set once the socket is ours alone."""
         self._liveness = Liveness()
-        self._delivery = Delivery(settings)
+        self._delivery = Delivery(
+            settings,
+            on_damaged=self._on_damaged,
+            on_corrupt=self._on_corrupt,
+        )
         self._stopping = asyncio.Event()
         self._fatal: DiskError | None = None
         self._journal: Journal
@@ -190,9 +196,10 @@ class Sidecar:
     async def serve(self) -> None:
         """Take in and deliver until told to stop."""
         log.info("listening", extra={"address": self.address, "journal_id": self._journal.id})
-        liveness = asyncio.create_task(self._watch_liveness())
+        chores = [asyncio.create_task(self._watch_liveness()), asyncio.create_task(self._trim())]
         await self._stopping.wait()
-        liveness.cancel()
+        for chore in chores:
+            chore.cancel()
 
     async def drain(self) -> None:
         """Take nothing more in, and deliver what is there as far as the time allows."""
@@ -262,6 +269,18 @@ class Sidecar:
                     ended = {"run_id": run_id, "writer_id": writer_id, "reason": reason}
                     log.warning("writer vanished", extra=ended)
                 self._liveness.remove(run_id, writer_id)
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_INTERVAL_S)
+            if points := self._delivery.trim_points():
+                self._journal.trim(points)
+
+    def _on_damaged(self, offset: Offset) -> None:
+        self._journal.quarantine(offset)
+
+    def _on_corrupt(self, cause: str) -> None:
+        self._journal.condemn(cause)
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():

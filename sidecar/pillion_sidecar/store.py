@@ -5,9 +5,9 @@ ever sees half a change. Readers open the file read-only. What is on disk: `stor
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -41,7 +41,7 @@ from pillion_sidecar.store_tables import (
 POSITIONS_MAX = 500
 """More metrics than this are picked from a query's result, not by its text, which is bounded."""
 
-CONSOLE_RECORDS = 64
+CONSOLE_RECORDS = 16
 """So many records of console lines are read at once; one may be of 1 MiB."""
 
 Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
@@ -75,6 +75,10 @@ class StoredRun:
     lost_row_count: int
     cursor: Offset
     """All journal entries of the run up to here are in the figures above."""
+    explicit_summary: dict[str, Value] = field(default_factory=dict)
+    """What was set explicitly, nothing else."""
+    next_ordinal: int = 0
+    """The ordinal behind its last row."""
 
     @property
     def page_key(self) -> PageKey:
@@ -179,27 +183,37 @@ class Store:
                         parts.setdefault(key, []).append(part)
         return {key: _merged(series) for key, series in parts.items()}
 
-    def rows(self, run_id: RunId) -> Iterator[Row]:
+    def rows(self, run_id: RunId, first_ordinal: int = 0) -> Generator[Row]:
         """Yield (ordinal, step, time in ns, values exactly as logged), by ordinal.
 
         Holds one segment per signature in memory, and its snapshot until it is closed.
         """
         with self._snapshot() as connection:
             streams = [
-                _read_rows(connection, signature_id, named)
+                _read_rows(connection, signature_id, named, first_ordinal)
                 for signature_id, named in _read_signatures(connection, run_id)
             ]
             yield from heapq.merge(*streams, key=itemgetter(0))
 
-    def console(self, run_id: RunId) -> Iterator[ConsoleLines]:
+    def console(
+        self, run_id: RunId, first: int = 0, through: Offset | None = None
+    ) -> Generator[ConsoleLines]:
         """Yield what the run's trainers printed, as it came.
 
         Holds some of it in memory, and its snapshot until it is closed.
+
+        Args:
+            run_id: The run.
+            first: So many records are left out at the beginning.
+            through: Only what came up to this cursor of the run.
         """
         with self._snapshot() as connection:
             if not sa.inspect(connection).has_table(console.name):
                 return  # no one has written to this store since it was of format 1
-            query = console.select().where(console.c.run_id == run_id).order_by(console.c.number)
+            query = console.select().where(console.c.run_id == run_id, console.c.number >= first)
+            if through is not None:
+                query = query.where(console.c.cursor <= through)
+            query = query.order_by(console.c.number)
             for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
                 yield ConsoleLines(ConsoleStream(row.stream), row.time_unix_nano, tuple(row.lines))
 
@@ -219,14 +233,18 @@ class Store:
 def _read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRun]:
     rows = [dict(row) for row in connection.execute(query).mappings()]
     summaries: dict[str, dict[str, Value]] = {row["run_id"]: {} for row in rows}
+    next_ordinals = dict.fromkeys(summaries, 0)
     found = query.with_only_columns(runs.c.run_id)
     last_rows = signatures.select().where(signatures.c.run_id.in_(found))
     for last in connection.execute(last_rows.order_by(signatures.c.last_ordinal)):
         names = (key for key, _ in last.metrics)
         summaries[last.run_id].update(zip(names, last.last_values, strict=True))
+        next_ordinals[last.run_id] = last.last_ordinal + 1
     for row in rows:
         row["tags"] = tuple(row["tags"])
+        row["explicit_summary"] = row["summary"]
         row["summary"] = summaries[row["run_id"]] | row["summary"]
+        row["next_ordinal"] = next_ordinals[row["run_id"]]
         row["environment"] = _environment(row["environment"])
         row["state"] = RunState(row["state"])
     return [StoredRun(**row) for row in rows]
@@ -277,9 +295,12 @@ def _merged(parts: Sequence[Series]) -> Series:
     )
 
 
-def _read_rows(connection: sa.Connection, signature_id: int, named: Metrics) -> Iterator[Row]:
+def _read_rows(
+    connection: sa.Connection, signature_id: int, named: Metrics, first_ordinal: int
+) -> Iterator[Row]:
     """Yield the rows of one signature, reading a segment at a time."""
     query = segments.select().where(segments.c.signature_id == signature_id)
+    query = query.where(segments.c.last_ordinal >= first_ordinal)
     query = query.order_by(segments.c.segment_id).limit(1)
     segment = connection.execute(query).one_or_none()
     while segment is not None:
@@ -292,6 +313,7 @@ def _read_rows(connection: sa.Connection, signature_id: int, named: Metrics) -> 
         places = zip(*(from_blob("q", axis).tolist() for axis in axes), strict=True)
         for index, (ordinal, step, time) in enumerate(places):
             row = {key: column[index] for (key, _), column in zip(named, lists, strict=True)}
-            yield ordinal, step, time, row
+            if ordinal >= first_ordinal:
+                yield ordinal, step, time, row
         later = query.where(segments.c.segment_id > segment.segment_id)
         segment = connection.execute(later).one_or_none()

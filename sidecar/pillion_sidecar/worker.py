@@ -6,7 +6,11 @@ itself; the socket only carries JSON lines:
     sidecar → worker   the setup, first of all; {"wake": true}; {"drain": true}
     worker → sidecar   {"run_id", "offset", "row_count", "error"}   a run's cursor, as it moves
                        {"through": offset}                          nothing up to here is left
+                       {"damaged": offset}                          this entry is not as written
+                       {"corrupt": what}                            the journal cannot be read
+                       {"failed": why}                              the sink cannot be opened
                        {"drained": true}
+                       {"alive": true}                              nothing else for a while
 
 When the sidecar is gone the socket ends, and so does the worker. A lock per sink keeps a successor
 waiting until then, so that no two workers ever drive one run.
@@ -20,16 +24,18 @@ import os
 import select
 import signal
 import socket
+import sqlite3
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from pillion_sidecar import logs
-from pillion_sidecar.courier import FLUSH_INTERVAL_S, Courier
+from pillion_sidecar.courier import FLUSH_INTERVAL_S, Courier, is_corrupt
 from pillion_sidecar.errors import PillionError
 from pillion_sidecar.journal_reader import JournalReader
 from pillion_sidecar.sinks import Sink
+from pillion_sidecar.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +46,17 @@ class _Line:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._rest = b""
+        self._sent_s = time.monotonic()
+        self.beat_interval_s = 1.0
 
     def send(self, message: dict[str, Any]) -> None:
         self._sock.sendall(json.dumps(message).encode() + b"\n")
+        self._sent_s = time.monotonic()
+
+    def beat(self) -> None:
+        """Say something, unless that was done just now."""
+        if time.monotonic() - self._sent_s >= self.beat_interval_s / 2:
+            self.send({"alive": True})
 
     def receive(self, timeout_s: float | None) -> list[dict[str, Any]]:
         """Return what has come within the time; raises EOFError when the sidecar is gone."""
@@ -77,6 +91,7 @@ def _run(line: _Line) -> None:
         messages = line.receive(None)
     setup = messages.pop(0)
     logs.configure(setup["log_format"], setup["log_level"])
+    line.beat_interval_s = setup["beat_interval_s"]
     lock = Path(setup["lock"]).open("w")  # noqa: SIM115 - held for the life of the process
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -84,25 +99,37 @@ def _run(line: _Line) -> None:
     except PillionError as error:
         line.send({"failed": str(error)})
         raise
-    courier = Courier(JournalReader(Path(setup["journal"])), sink)
-    is_draining = False
-    flushed_s = time.monotonic()
+    store = None if setup["sink"] == "store" else lambda: Store(setup["store_url"])
     try:
-        while True:
-            courier.look()
-            any_had = courier.deliver()
-            if not any_had or time.monotonic() - flushed_s > FLUSH_INTERVAL_S:
-                courier.flush()
-                flushed_s = time.monotonic()
-            for change in courier.changes():
-                line.send(change)
-            is_draining |= any("drain" in message for message in messages)
-            if is_draining and courier.is_idle and not any_had:
-                line.send({"drained": True})
-                is_draining = False
-            messages = line.receive(0 if any_had else courier.wait_s)
+        courier = Courier(JournalReader(Path(setup["journal"])), sink, store=store, beat=line.beat)
+        _deliver(line, courier, messages)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sink.close()
+    except sqlite3.DatabaseError as error:
+        if is_corrupt(error):
+            line.send({"corrupt": str(error)})
+        raise
+
+
+def _deliver(line: _Line, courier: Courier, messages: list[dict[str, Any]]) -> None:
+    """Deliver until the sidecar is gone."""
+    is_draining = False
+    flushed_s = time.monotonic()
+    while True:
+        courier.look()
+        any_had = courier.deliver()
+        if not any_had or time.monotonic() - flushed_s > FLUSH_INTERVAL_S:
+            courier.flush()
+            flushed_s = time.monotonic()
+        for change in courier.changes():
+            line.send(change)
+        is_draining |= any("drain" in message for message in messages)
+        if is_draining and courier.is_idle and not any_had:
+            line.send({"drained": True})
+            is_draining = False
+        line.beat()
+        wait_s = line.beat_interval_s if courier.wait_s is None else courier.wait_s
+        messages = line.receive(0 if any_had else min(wait_s, line.beat_interval_s))
 
 
 def main() -> None:

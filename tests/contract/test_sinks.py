@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pillion_sidecar import replay as replay_module
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
@@ -74,6 +75,8 @@ class Harness(Protocol):
     may_fall_back: ClassVar[bool]
     """Whether the cursor goes back to 0, as the contract lets it: of a run that has not ended when
     the sink is opened again, and with a SinkError of one that goes on after its end."""
+    is_replayed: ClassVar[bool]
+    """Whether it is given from the store what the journal no longer has."""
     comparable: ClassVar[Callable[[Any], Any]]
     """Makes rows and config comparable, as exactly as the sink keeps them."""
 
@@ -95,6 +98,7 @@ class MemoryHarness:
 
     is_durable: ClassVar[bool] = False
     may_fall_back: ClassVar[bool] = False
+    is_replayed: ClassVar[bool] = True
     comparable = staticmethod(repr)
 
     def __init__(self, _directory: Path, _wait_until: WaitUntil) -> None:
@@ -131,6 +135,7 @@ class StoreHarness:
 
     is_durable: ClassVar[bool] = True
     may_fall_back: ClassVar[bool] = False
+    is_replayed: ClassVar[bool] = False
     comparable = staticmethod(repr)
 
     def __init__(self, directory: Path, _wait_until: WaitUntil) -> None:
@@ -190,6 +195,7 @@ class WandbHarness:
 
     is_durable: ClassVar[bool] = True
     may_fall_back: ClassVar[bool] = True
+    is_replayed: ClassVar[bool] = True
     comparable = staticmethod(as_json)
 
     def __init__(self, directory: Path, wait_until: WaitUntil) -> None:
@@ -251,7 +257,9 @@ HARNESSES: list[type[Harness]] = [MemoryHarness, StoreHarness, WandbHarness]
 DURABLE = [harness for harness in HARNESSES if harness.is_durable]
 
 every_sink = pytest.mark.parametrize("harness_class", HARNESSES)
+REPLAYED = [harness for harness in HARNESSES if harness.is_replayed]
 every_durable_sink = pytest.mark.parametrize("harness_class", DURABLE)
+every_replayed_sink = pytest.mark.parametrize("harness_class", REPLAYED)
 
 
 class Delivery:
@@ -598,6 +606,71 @@ def test_what_lies_before_the_cursor_is_ignored(harness: Harness, delivery: Deli
     delivery.settle()
     assert harness.see(RUN) == before
     assert (delivery.sink.position(RUN), delivery.sink.row_count(RUN)) == (4, 1)
+
+
+MIXED: list[Record] = [
+    Frame(0, np.array([3, 1]), np.array([1_000, 1_001]), {"loss": np.array([0.5, math.nan])}),
+    Frame(
+        2, np.array([-1]), np.array([1_002]), {"n": np.array([2**63 - 1]), "ok": np.array([True])}
+    ),
+    Frame(5, np.array([9]), np.array([1_003]), {"loss": np.array([2])}),
+    Frame(6, np.array([9]), np.array([1_004]), {"loss": np.array([-math.inf]), "n": np.array([1])}),
+]
+"""Rows of several signatures, of types that change, and with a hole in their ordinals."""
+
+
+@every_replayed_sink
+@pytest.mark.parametrize("has_ended", [False, True])
+@pytest.mark.parametrize("state", ["unknown", "live", "ended"])
+def test_a_run_is_replayed_from_the_store_in_place_of_what_is_there(
+    harness: Harness,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    has_ended: bool,
+) -> None:
+    """In slices of any size it becomes what it was: rows, config, summary, console and end."""
+    monkeypatch.setattr(replay_module, "SLICE_ROWS", 2)
+    monkeypatch.setattr(replay_module, "CONSOLE_RECORDS", 1)
+    url = f"sqlite:///{tmp_path}/replayed.db"
+    written = StoreSink(url)
+    delivery = Delivery(harness)
+    if state != "unknown":
+        delivery.start(10, start_of())
+        delivery.apply(RUN, 11, [frame_of(0, 7.0, 8.0), console_of("earlier")])
+    if state == "ended":
+        delivery.finish(12, finish_of())
+    written.start(Offset(10), start_of(tags=("a",), config={"lr": 1}))
+    written.apply(RUN, Offset(11), [*MIXED[:2], console_of("one"), SummaryUpdate({"best": 1})])
+    written.start(Offset(12), start_of(writer="w2", tags=("b",), config={"lr": 2}))
+    written.apply(RUN, Offset(13), [console_of("two", ""), *MIXED[2:], LostRange(4, 6, 100)])
+    if has_ended:
+        written.finish(Offset(14), finish_of(summary={"loss": 7}))
+    replaying = replay_module.replay(
+        *(Store(url), delivery.sink, RUN),
+        begin=Offset(10),
+        trimmed=Offset(13),
+        target=Offset(14 if has_ended else 13),
+    )
+    offsets = list(replaying)
+    assert offsets == [10] * (len(offsets) - 1) + [14 if has_ended else 13]
+    harness.settle(delivery.sink)
+    seen = harness.see(RUN)
+    rows = [row for frame in MIXED for row in frame.rows()]  # type: ignore[union-attr]
+    assert harness.comparable(seen.rows) == harness.comparable(rows)
+    assert (seen.console, seen.tags, seen.config) == (["one", "two", ""], ("a", "b"), {"lr": 2})
+    assert (delivery.sink.position(RUN), delivery.sink.row_count(RUN)) == (offsets[-1], 5)
+    assert seen.summary["best"] == 1
+    assert seen.lost_row_count == 100
+    if has_ended:
+        assert (seen.state, seen.exit_code, seen.summary["loss"]) == (RunState.FAILED, 3, 7)
+    else:
+        assert seen.state is RunState.RUNNING
+        delivery.sink.apply(RUN, Offset(15), [frame_of(7, 4.0), console_of("three")])
+        delivery.sink.finish(Offset(16), finish_of())
+        seen = harness.see(RUN)
+        assert ([row[0] for row in seen.rows], seen.console[-1]) == ([0, 1, 2, 5, 6, 7], "three")
+    delivery.sink.close()
 
 
 Logged = tuple[int, int, dict[str, float | int | bool]]

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +29,15 @@ from pillion_sidecar.records import (
     WriterId,
 )
 from pillion_sidecar.sinks.memory import MemoryRun, MemorySink
+from pillion_sidecar.sinks.store import StoreSink
+from pillion_sidecar.store import Store
 from pillion_sidecar.validation import check_log
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 WRITER = WriterId("w")
 WAIT_S = 60.0
+
+WaitUntil = Callable[[Callable[[], Any]], Any]
 
 
 class Trainer:
@@ -148,7 +152,7 @@ def changes(courier: Courier) -> list[dict[str, Any]]:
     before = courier._reader.first_offset() - 1
     return [
         {
-            key: max(0, value - before) if key in {"offset", "through"} else value
+            key: max(0, value - before) if key in {"offset", "through", "damaged"} else value
             for key, value in change.items()
         }
         for change in courier.changes()
@@ -450,10 +454,31 @@ def test_damaged_batch_is_exactly_that_batch_missing(
     run = sink.runs[RUN]
     assert [(ordinal, step) for ordinal, step, *_ in run.rows] == [(0, 1), (3, 4)]
     assert run.lost_row_count == 2
-    assert caplog.messages == [
-        f"journal entry {reader.first_offset() + 2} is damaged: run run, writer w, batch 2, 2 rows"
-    ]
+    (record,) = caplog.records
+    place = {name: vars(record)[name] for name in ("run_id", "writer_id", "sequence", "row_count")}
+    assert place == {"run_id": RUN, "writer_id": WRITER, "sequence": 2, "row_count": 2}
+    assert [change for change in told if "damaged" in change] == [{"damaged": 3}]
     assert told[-1] == {"through": 4}
+
+
+def test_quarantined_batch_is_lost_to_every_sink_alike(
+    trainer: Trainer, reader: JournalReader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether a sink comes to it before it was put aside or after."""
+    trainer.start()
+    trainer.log(1)
+    trainer.log(2, 3)
+    trainer.damage(EntryKind.BATCH, sequence=2)
+    sinks = MemorySink(), MemorySink()
+    (damaged,) = [c["damaged"] for c in deliver_all(Courier(reader, sinks[0])) if "damaged" in c]
+    assert trainer.journal.quarantine(reader.first_offset() - 1 + damaged).result(WAIT_S)
+    caplog.clear()
+    told = deliver_all(Courier(reader, sinks[1]))
+    assert not any("damaged" in change for change in told)
+    assert caplog.records == []
+    assert [(sink.runs[RUN].lost_row_count, steps(sink.runs[RUN])) for sink in sinks] == 2 * [
+        (2, [1])
+    ]
 
 
 def test_damaged_start_keeps_the_rows_behind_it(trainer: Trainer, reader: JournalReader) -> None:
@@ -492,6 +517,167 @@ def test_damaged_end_of_one_writer_costs_no_rows(trainer: Trainer, reader: Journ
     trainer.damage(EntryKind.FINISH, sequence=1)
     deliver_all(Courier(reader, sink))
     assert (steps(sink.runs[RUN]), sink.runs[RUN].lost_row_count) == ([1], 0)
+
+
+class Stored:
+    """A store that a courier has filled, and a journal that is trimmed to its cursor."""
+
+    def __init__(self, trainer: Trainer, reader: JournalReader, wait_until: WaitUntil) -> None:
+        self._trainer, self._reader, self._wait_until = trainer, reader, wait_until
+        self._url = f"sqlite:///{trainer.path.parent}/store.db"
+        self.fill()
+
+    def fill(self) -> None:
+        """Have the store take what is in the journal."""
+        with closing(StoreSink(self._url)) as sink:
+            deliver_all(Courier(self._reader, sink))
+
+    def trim(self, run_id: RunId = RUN) -> None:
+        """Have the journal lose what is in the store."""
+        with closing(self.open()) as store:
+            run = store.run(run_id)
+        assert run is not None
+        self._trainer.journal.trim({run_id: run.cursor})
+
+        def is_trimmed() -> bool:
+            journaled = self._reader.run(run_id)
+            return journaled is not None and journaled.trimmed_offset == run.cursor
+
+        self._wait_until(is_trimmed)
+
+    def open(self) -> Store:
+        """Open it to read."""
+        return Store(self._url)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_what_the_journal_no_longer_has_comes_from_the_store(
+    trainer: Trainer,
+    reader: JournalReader,
+    wait_until: WaitUntil,
+    has_ended: bool,
+    goes_on: bool,
+) -> None:
+    """A sink that has nothing gets a trimmed run whole, then what the journal has of it."""
+    trainer.start(seed=1)
+    trainer.log(1, 2)
+    trainer.configure(seed=2)
+    if has_ended:
+        trainer.finish(RunState.FAILED, best=1)
+    stored = Stored(trainer, reader, wait_until)
+    stored.trim()
+    if goes_on:
+        trainer.log(3)
+    sink = MemorySink()
+    told = deliver_all(Courier(reader, sink, store=stored.open))
+    run = sink.runs[RUN]
+    assert steps(run) == ([1, 2, 3] if goes_on else [1, 2])
+    assert run.config == {"seed": 2}
+    assert run.summary == ({"best": 1} if has_ended else {})
+    is_over = has_ended and not goes_on
+    assert run.state is (RunState.FAILED if is_over else RunState.RUNNING)
+    last = 3 + has_ended + goes_on
+    assert told[-2:] == [
+        {"run_id": RUN, "offset": last, "row_count": len(run.rows), "error": ""},
+        {"through": last},
+    ]
+    trainer.log(4)
+    assert deliver_all(Courier(reader, sink, store=stored.open))[-1] == {"through": last + 1}
+    assert steps(run)[-1] == 4
+
+
+def test_entries_that_are_trimmed_before_they_are_read_come_from_the_store(
+    trainer: Trainer, reader: JournalReader, wait_until: WaitUntil
+) -> None:
+    """What the former worker had reported may be deleted while its successor begins."""
+    trainer.start()
+    trainer.log(1)
+    sink = MemorySink()
+    stored = Stored(trainer, reader, wait_until)
+    courier = Courier(reader, sink, store=stored.open)
+    deliver_all(courier)
+    trainer.log(2)
+    trainer.log(3)
+    stored.fill()
+    stored.trim()
+    trainer.log(4)
+    deliver_all(courier)
+    assert steps(sink.runs[RUN]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("is_store", [False, True])
+def test_a_store_that_was_replaced_is_a_reported_loss(
+    trainer: Trainer, reader: JournalReader, wait_until: WaitUntil, tmp_path: Path, is_store: bool
+) -> None:
+    """Nothing is skipped in silence: the run waits for the former store, others go on."""
+    trainer.start()
+    trainer.log(1)
+    Stored(trainer, reader, wait_until).trim()
+    for path in tmp_path.glob("store.db*"):
+        path.unlink()
+    url = f"sqlite:///{tmp_path}/store.db"
+    empty = StoreSink(url)
+    trainer.log(2)
+    trainer.start(OTHER_RUN)
+    memory = MemorySink()
+    courier = Courier(reader, empty) if is_store else None
+    told = deliver_all(courier or Courier(reader, memory, store=lambda: Store(url)))
+    empty.close()
+    errors = {change["run_id"]: change["error"] for change in told if "error" in change}
+    assert "was replaced. Bring the former one back." in errors[RUN]
+    assert errors[OTHER_RUN] == ""
+    assert RUN not in memory.runs
+
+
+def test_many_rows_are_handed_over_in_several_calls(
+    trainer: Trainer, reader: JournalReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No call of a sink takes long, and a sign of life comes between them."""
+    monkeypatch.setattr(courier_module, "SLICE_ROWS_MAX", 5)
+    sink, beats = FailingSink(), []
+    trainer.start()
+    for step in range(0, 12, 2):
+        trainer.log(step, step + 1)
+    trainer.log(*range(12, 20))
+    deliver_all(Courier(reader, sink, beat=lambda: beats.append(sink.apply_count)))
+    assert (steps(sink.runs[RUN]), sink.apply_count) == (list(range(20)), 4)
+    assert set(beats) == {0, 1, 2, 3, 4}
+
+
+def test_a_damaged_journal_concerns_all_runs(
+    trainer: Trainer, reader: JournalReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that drives the courier hears of it, and no run is blamed."""
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def fail(*_: object) -> list[Entry]:
+        raise error
+
+    monkeypatch.setattr(reader, "entries", fail)
+    trainer.start()
+    courier = Courier(reader, MemorySink())
+    courier.look()
+    with pytest.raises(sqlite3.DatabaseError) as raised:
+        courier.deliver()
+    assert courier_module.is_corrupt(raised.value)
+
+
+def test_what_the_journal_has_lost_is_not_waited_for(
+    trainer: Trainer, reader: JournalReader
+) -> None:
+    """A run whose last entries are gone for good does not keep the courier awake."""
+    trainer.start()
+    trainer.log(1)
+    trainer.log(2)
+    with closing(sqlite3.connect(trainer.path)) as db, db:
+        db.execute("DELETE FROM entries WHERE kind = ? AND sequence = 2", (EntryKind.BATCH,))
+    sink = MemorySink()
+    courier = Courier(reader, sink)
+    assert deliver_all(courier)[-1] == {"through": 3}
+    assert courier.wait_s is None
+    assert steps(sink.runs[RUN]) == [1]
 
 
 @pytest.mark.parametrize("distance", [-1, 50], ids=["before", "beyond"])

@@ -22,10 +22,12 @@ class Sink(Protocol):
     that the call covers.
     """
 
-    def start(self, offset: Offset, start: RunStart) -> None:
+    def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
         """Open the run, join another writer to it, or open it again after its end.
 
         Of the first writer everything is taken; of later ones config (merged) and tags (added).
+        With `anew` the run begins once more, in place of what is here: a replay follows, of calls
+        with this same offset, until one brings the offset up to which all was replayed.
         """
 
     def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:

@@ -41,8 +41,8 @@ class MemorySink:
     def __init__(self) -> None:
         self.runs: dict[RunId, MemoryRun] = {}
 
-    def start(self, offset: Offset, start: RunStart) -> None:
-        run = self.runs.get(start.run_id)
+    def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
+        run = None if anew else self.runs.get(start.run_id)
         if run is None:
             run = MemoryRun(start=start, tags=list(start.tags), config=dict(start.config))
             self.runs[start.run_id] = run

@@ -59,7 +59,8 @@ class StoreSink:
         self._runs: dict[RunId, _Run] = {}
         self._segments = SegmentWriter(self._connection)
 
-    def start(self, offset: Offset, start: RunStart) -> None:
+    def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
+        assert not anew, "the store is what is replayed"
         with self._transaction(start.run_id):
             run = self._remembered(start.run_id)
             if run is None:

@@ -6,7 +6,8 @@ from its first entry again. When a run ends, its file is read back and compared 
 over, row by row; then `wandb_folders.py` makes it and the cursor durable and shows it.
 
 A run that goes on after its end is written anew, from its first entry: `start` or `apply` raises
-SinkError, and `position` is 0. The earlier folder stays until the new one is complete.
+SinkError, and `position` is 0. What the journal no longer has then comes from the store. The
+earlier folder stays until the new one is complete.
 
 This and `wandb_file.py` alone import wandb. Only offline runs are written so far.
 """
@@ -61,9 +62,11 @@ class WandbSink:
         self._failure: Exception | None = None
         """Why this process is of no more use."""
 
-    def start(self, offset: Offset, start: RunStart) -> None:
+    def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
         run_id = start.run_id
-        if self._has(run_id, offset):
+        if anew:
+            self._forget(run_id)
+        elif self._has(run_id, offset):
             return
         with self._starting_over(run_id):
             run = self._live.get(run_id)
@@ -139,12 +142,19 @@ class WandbSink:
         """Tell whether an entry is in the finished run; raise SinkError if it opens it again."""
         finished = self._folders.finished.get(run_id)
         if finished is not None and offset > finished.offset:
-            self._reopened[run_id] = self._folders.finished.pop(run_id).offset
+            self._forget(run_id)
             raise SinkError(
                 f"Run {run_id} goes on after its end; W&B's file of it is written anew.",
                 reason="RUN_REOPENED",
             )
         return finished is not None
+
+    def _forget(self, run_id: RunId) -> None:
+        """Have the run written anew. What is shown of it stays until that is complete."""
+        if (run := self._live.pop(run_id, None)) is not None:
+            self._give_up(run)
+        if (finished := self._folders.finished.pop(run_id, None)) is not None:
+            self._reopened[run_id] = finished.offset
 
     @contextmanager
     def _starting_over(self, run_id: RunId) -> Iterator[None]:
