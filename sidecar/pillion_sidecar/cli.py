@@ -10,24 +10,31 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress as ProgressBar
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import logs, rendering
+from pillion_sidecar import logs, rendering, waiting
 from pillion_sidecar.asking import Asker
+from pillion_sidecar.doctor import Verdict, examine, findings_view
 from pillion_sidecar.errors import PillionError, StateError
 from pillion_sidecar.records import RunId
+from pillion_sidecar.rendering import user_text
 from pillion_sidecar.rendering_status import status_json, status_view
 from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
 from pillion_sidecar.store import Store
 
+EXIT_TIMEOUT = 3
+"""Of `wait`: not everything was there in time."""
 EXIT_UNSAFE = 4
-"""Of `status`: something was refused or dropped, or nothing new is taken in."""
+"""Of `status` and `wait`: something was refused or dropped, or nothing new is taken in."""
 PIPED_WIDTH = 1000
 """Columns of a table that no terminal shows: enough to cut nothing."""
 
@@ -126,6 +133,64 @@ def status(
     _show(status_view(response), status_json(response), as_json=as_json)
     if not response.is_safe:
         raise typer.Exit(EXIT_UNSAFE)
+
+
+@app.command()
+def wait(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="The runs; none: all.", metavar="[RUN...]")
+    ] = None,
+    sink: Annotated[str, typer.Option(help="Only `store` or `wandb`; else all.")] = "",
+    delivered_only: Annotated[
+        bool, typer.Option("--delivered-only", help="Do not wait for runs to end.")
+    ] = False,
+    timeout_s: Annotated[
+        float | None, typer.Option(min=0, help="Give up after so many seconds; else never.")
+    ] = None,
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until runs have ended and all that is journaled of them is delivered."""
+    target = waiting.Target(tuple(runs or ()), sink, delivered_only)
+    progress = waiting.Progress()
+    with (
+        _asking(address, data_dir) as ask,
+        ProgressBar(
+            transient=True, disable=as_json or not sys.stdout.isatty(), console=_console()
+        ) as bar,
+    ):
+        task = bar.add_task("", total=None)
+        for progress in waiting.wait(ask.status, target, timeout_s):
+            bar.update(
+                task,
+                total=progress.row_count or None,
+                completed=progress.row_count - progress.lag_row_count,
+                description=escape(" ".join([progress.sentence, *progress.errors])),
+            )
+    if as_json:
+        print(json.dumps(progress.as_json(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([progress.sentence, *(user_text(each).plain for each in progress.errors)]))
+    if not progress.is_done:
+        raise typer.Exit(EXIT_TIMEOUT)
+    if progress.lost_row_count:
+        raise typer.Exit(EXIT_UNSAFE)
+
+
+@app.command()
+def doctor(
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check the set-up and say what to mend. Works without a sidecar too."""
+    with _refusals_told():
+        listen = address or os.environ.get("PILLION_ADDRESS")
+        findings = list(examine(load(listen=listen, data_dir=data_dir)))
+    _show(findings_view(findings), {"findings": [asdict(one) for one in findings]}, as_json=as_json)
+    if any(one.verdict is Verdict.FAIL for one in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

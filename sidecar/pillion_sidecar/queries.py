@@ -8,6 +8,7 @@ import asyncio
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from pillion_sidecar import answers, safety
 from pillion_sidecar.compare import check_run_ids
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import StateError
+from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings, WandbMode
@@ -39,8 +41,8 @@ _Response = TypeVar("_Response")
 class Queries:
     """Answers the service's questions. Used from the event loop only."""
 
-    def __init__(self, settings: Settings, journal_id: str, delivery: Delivery) -> None:
-        self._settings, self._journal_id, self._delivery = settings, journal_id, delivery
+    def __init__(self, settings: Settings, journal: Journal, delivery: Delivery) -> None:
+        self._settings, self._journal, self._delivery = settings, journal, delivery
         self._started = Timestamp()
         self._started.FromNanoseconds(time.time_ns())
 
@@ -73,11 +75,12 @@ class Queries:
         shown, totals = await self._read_journal(
             lambda journal: self._standings(journal, request.run_id)
         )
+        room = await asyncio.wrap_future(self._journal.room())
         active = [run.run_id for run in shown if run.state == record_pb2.RUN_STATE_RUNNING]
         mode = self._settings.wandb_mode
         response = telemetry_service_pb2.GetStatusResponse(
             version=__version__,
-            journal_id=self._journal_id,
+            journal_id=self._journal.id,
             data_dir=str(self._settings.data_dir),
             start_time=self._started,
             runs=shown,
@@ -87,6 +90,7 @@ class Queries:
                 mode=mode.value,
                 active_run_ids=active if mode is not WandbMode.DISABLED else [],
             ),
+            disk=run_pb2.DiskStatus(**asdict(room)),
             totals=totals,
         )
         response.sentence = safety.sentence(response)

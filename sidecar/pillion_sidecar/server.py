@@ -141,7 +141,7 @@ class Sidecar:
         self._catch_up()
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
-        self._queries = Queries(self._settings, self._journal.id, self._delivery)
+        self._queries = Queries(self._settings, self._journal, self._delivery)
 
     async def listen(self) -> None:
         """Start the workers and the gRPC server."""
