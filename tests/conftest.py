@@ -45,7 +45,7 @@ def run_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
-            env=environment(**variables),
+            env=environment(**{"PILLION_SPOOL_DIR": str(tmp_path / "spool")} | variables),
         )
         started.append(process)
         return process

@@ -9,8 +9,8 @@ The same by module: `pillion.log`, `pillion.config`, `pillion.summary` and `pill
 run that was started last.
 """
 
+from pillion._counts import Counts
 from pillion._init import finish, init, log, of_current_run
-from pillion._link import Counts
 from pillion._run import RefusedError, Run
 from pillion._version import __version__
 from pillion.address import AddressError

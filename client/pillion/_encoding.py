@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pillion._batch import Batch, Row, Update
+from pillion._counts import Refused
+from pillion._notice import warn
 from pillion.plain import to_text
 from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import to_key_values
@@ -18,23 +20,32 @@ BATCH_BYTES_MAX = 512 * 1024
 RECORD_BYTES_MAX = 1024 * 1024 - 1024
 """What the sidecar takes in one message, less the room for its envelope."""
 KEY_BYTES_MAX = 1024
+KEYS_MAX = 100_000
+"""Metrics of one writer. Values of others are left out: a million of them would cost every sink."""
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _TEXT = frozenset({str})
 
 
 class Encoder:
-    """Makes batches of one writer; counts what can't be kept."""
+    """Makes batches of one writer; counts what can't be kept.
 
-    def __init__(self, run_id: str, writer_id: str) -> None:
+    A batch gets its number when it is asked for, so whoever takes batches from `encode` one by one,
+    and each only when there is room for it, keeps the numbers without a gap.
+    """
+
+    def __init__(self, run_id: str, writer_id: str, refused: Refused | None = None) -> None:
+        """Begin with batch 1. `refused` is what was refused before it came here."""
         self._run_id, self._writer_id = run_id, writer_id
+        self._refused = refused or Refused()
+        self._keys: set[str] = set()
         self.last_sequence = 0
         self.row_count = 0
         """Rows in the batches made so far."""
         self.refused_row_count = 0
         """Rows of which nothing could be kept."""
         self.refused_value_count = 0
-        """Values that were left out of rows that were kept."""
+        """Values that were left out of rows."""
 
     def encode(self, items: Iterable[Row | Update]) -> Iterator[Batch]:
         """Yield batches that hold these items in order."""
@@ -68,7 +79,12 @@ class Encoder:
 
     def _message(self, sequence: int, row_count: int, records: list[record_pb2.Record]) -> Batch:
         batch = record_pb2.Batch(
-            run_id=self._run_id, writer_id=self._writer_id, sequence=sequence, records=records
+            run_id=self._run_id,
+            writer_id=self._writer_id,
+            sequence=sequence,
+            records=records,
+            refused_row_count=self._refused.rows + self.refused_row_count,
+            refused_value_count=self._refused.values + self.refused_value_count,
         )
         request = telemetry_service_pb2.LogMetricsRequest(batch=batch)
         return Batch(sequence, row_count, request.SerializeToString())
@@ -113,10 +129,11 @@ class Encoder:
         frame = record_pb2.MetricFrame(steps=steps, times_unix_nano=times)
         columns = zip(*[row.values() for row in values], strict=True)
         seen: set[str] = set()
+        left_out = 0
         for name, kind, column in zip(keys, types, columns, strict=True):
             key = to_text(name)
-            if not key or key in seen or len(key.encode()) > KEY_BYTES_MAX:
-                self.refused_value_count += len(rows)
+            if not key or key in seen or not self._is_taken(key):
+                left_out += len(rows)
                 continue
             seen.add(key)
             message = frame.columns.add(key=key)
@@ -130,10 +147,28 @@ class Encoder:
                 raise OverflowError("one by one: the others are kept as they are")
             else:  # beyond 64 bits a double is the nearest that a metric can be
                 message.doubles.values.append(_to_double(column[0]))
+        self.refused_value_count += left_out
         if not frame.columns:
             self.refused_row_count += len(rows)
             return None
         return frame
+
+    def _is_taken(self, key: str) -> bool:
+        """Tell whether a metric may have this name, and is one of the first `KEYS_MAX`."""
+        if key in self._keys:
+            return True
+        if len(key.encode()) > KEY_BYTES_MAX or len(self._keys) > KEYS_MAX:
+            return False
+        if len(self._keys) == KEYS_MAX:
+            self._keys.add("")  # no metric's name: so that this is told once
+            warn(
+                "pillion: run %s has %d metrics, the most that are taken; values of others are "
+                "left out and counted.",
+                *(self._run_id, KEYS_MAX),
+            )
+            return False
+        self._keys.add(key)
+        return True
 
     def _refuse(self, row_count: int) -> None:
         """Count a record that no message can hold: rows, or one update."""

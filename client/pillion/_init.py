@@ -8,7 +8,9 @@ from typing import Any
 
 from pillion import _exit
 from pillion._environment import environment
-from pillion._link import Start, warn
+from pillion._link import Link
+from pillion._messages import Start
+from pillion._notice import warn
 from pillion._run import Run
 from pillion.address import Address, default_address
 from pillion.plain import to_plain_dict, to_text
@@ -18,6 +20,8 @@ LINE_CHARACTERS_MAX, NOTES_CHARACTERS_MAX = 256, 16_384
 
 _current: Run | None = None
 _has_warned = False
+_has_joined = False
+"""Whether an `init` of this process, or of one that it was forked from, asked for a run to join."""
 
 
 def init(
@@ -37,14 +41,16 @@ def init(
 ) -> Run:
     """Start a run at the sidecar, or go on with one.
 
-    Waits up to 5 s for the sidecar. If none answers, training goes on: rows wait in memory, and are
-    sent when one does.
+    Waits up to 5 s for the sidecar. If none answers, training goes on: rows wait in the spool file,
+    and are sent when one does. In a forked child of a process that logs they always take that way.
 
     Args:
         project: What it is filed under. Default: `uncategorized`.
         name: Its name for people. Default: its id.
         config: Hyperparameters; nested as you like.
-        id: Its id. An id that exists is resumed, or joined while it has other writers.
+        id: Its id. An id that exists is resumed, or joined while it has other writers. Default:
+            in the first call of a process `$PILLION_RUN_ID`, which `pillion run` sets; else a new
+            one.
         tags: Labels.
         notes: Free text.
         group: A name shared by runs that belong together.
@@ -62,7 +68,7 @@ def init(
         raise ValueError(f"resume is {resume!r}; take 'allow', 'never' or 'must'.")
     address = address or os.environ.get("PILLION_ADDRESS") or str(default_address())
     Address.parse(address)
-    run_id = to_text(id or uuid.uuid4().hex[:8])
+    run_id = to_text(id or _run_id_to_join() or uuid.uuid4().hex[:8])
     start = Start(
         run_id=run_id,
         writer_id=uuid.uuid4().hex,
@@ -82,18 +88,14 @@ def init(
     is_quiet = os.environ.get("PILLION_QUIET", "0") != "0" if quiet is None else quiet
     global _current
     _exit.watch()
-    if _exit.is_forked:
-        warn(
-            "pillion: nothing of this process is kept: it was forked from one that had a run, and "
-            "gRPC does not survive that. Start it with the `spawn` method."
-        )
-    run = Run(
-        address, (token or os.environ.get("PILLION_TOKEN", "")).strip(), start, is_quiet=is_quiet
+    link = Link(
+        address,
+        (token or os.environ.get("PILLION_TOKEN", "")).strip(),
+        start,
+        is_child=_exit.is_forked,
     )
-    if _exit.is_forked:
-        run.abandon()
-    else:
-        run.open()
+    run = Run(link, start, is_quiet=is_quiet)
+    run.open()
     _current = run
     return run
 
@@ -121,6 +123,13 @@ def of_current_run(name: str) -> object:
             raise AttributeError(f"pillion.{name} belongs to a run; call pillion.init() first.")
         return getattr(_current, name)
     raise AttributeError(f"module 'pillion' has no attribute {name!r}")
+
+
+def _run_id_to_join() -> str:
+    """Return the id that `pillion run` gave to this process, once."""
+    global _has_joined
+    is_first, _has_joined = not _has_joined, True
+    return os.environ.get("PILLION_RUN_ID", "") if is_first else ""
 
 
 def _line(text: Any) -> str:

@@ -1,24 +1,32 @@
 """A run as the training loop sees it: `log` costs about a microsecond and never raises.
 
 `log` copies the row, reads the clock and appends to a bounded queue; values that are no plain
-numbers are read first, which costs more. The threads of `_link.py` do
+numbers are read first (`_row.py`), which costs more. The threads of `_sender.py` and `_link.py` do
 the rest. At the bound rows are refused and counted, never waited for.
+
+In a forked child the run is another writer's: it sleeps until the child logs, and then spools.
 """
 
 import itertools
 import operator
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from pillion._batch import Update
+from pillion._batch import Update, row_of
 from pillion._config import Config, Summary
-from pillion._link import Counts, Finish, Link, Start, warn
-from pillion.plain import DEPTH_MAX, VALUES_MAX, Value, to_number, to_text
+from pillion._counts import Counts
+from pillion._environment import environment
+from pillion._link import Link
+from pillion._messages import Finish, Start
+from pillion._notice import warn
+from pillion._row import PLAIN_TYPES, read_row
+from pillion.plain import Value, to_text
 
 ROWS_MAX = 100_000
 """Rows that wait to be encoded. Only a sidecar that is away for long, or a loop that does nothing
@@ -28,14 +36,14 @@ START_WAIT_S = 5.0
 """How long `init` waits for the sidecar's answer before training goes on without it."""
 
 FINISH_WAIT_S = 10.0
-"""How long `finish` waits for what is left to be on the sidecar's disk."""
+"""How long `finish` waits for what is left to be on the sidecar's disk, or in the spool."""
 
 REASON_CHARACTERS_MAX = 4096
 
-_STATES = {"FINISHED", "STOPPED", "FAILED"}
+_STATES = {"FINISHED", "STOPPED", "FAILED", "CRASHED"}
 _EXIT_CODE_MIN, _EXIT_CODE_MAX = -(2**31), 2**31 - 1
-_PLAIN_TYPES = frozenset({float, int, bool})
 _CLOSED = -1
+_FINALIZER_PRIORITY = 100
 _STEP_MIN, _STEP_MAX = -(2**63), 2**63 - 1
 
 
@@ -46,17 +54,20 @@ class RefusedError(RuntimeError):
 class Run:
     """One execution that logs. Made by `pillion.init`. All methods may be used by any thread."""
 
-    def __init__(self, address: str, token: str, start: Start, *, is_quiet: bool) -> None:
+    def __init__(self, link: Link, start: Start, *, is_quiet: bool) -> None:
         self._start = start
         self._is_quiet = is_quiet
-        self._queue: deque[Any] = deque()
         self._rows_max = ROWS_MAX
         """`_CLOSED` when nothing more is taken, so that `log` needs no check of its own."""
-        self._refused_row_count = self._refused_value_count = 0
         self._finish_deadline_s = 0.0
         self._steps = itertools.count()
-        self._uncommitted: dict[str, Any] = {}
-        self._link = Link(address, token, start, self._queue)
+        self._is_asleep = False
+        """Inherited by a forked child that has not logged yet."""
+        self._uncommitted: tuple[dict[str, Any], int | None] | None = None
+        """What waits for a row that is committed, and that row's step."""
+        self.is_inherited = False
+        """Whether it is a parent's run in a forked child."""
+        self._attach(link)
         self.config = Config(self._change, start.config)
         self.summary = Summary(self._change)
         open_runs.add(self)
@@ -79,44 +90,50 @@ class Run:
     @property
     def counts(self) -> Counts:
         """How many rows are where, exactly."""
-        counts = self._link.counts()
-        return Counts(
-            counts.queued, counts.unacked, counts.acked, counts.refused + self._refused_row_count
-        )
+        return self._link.counts()
 
     def log(
         self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None
     ) -> None:
-        """Log one row of metrics. Never raises, never blocks, touches no network and no disk.
+        """Log one row of metrics. Raises nothing, never blocks, touches no network and no disk.
 
         Args:
             data: Names and numbers; nested mappings are flattened with `/`. One-element tensors
-                and arrays are read at once, so they may change afterwards; one on a GPU is waited
-                for, as `.item()` does.
+                and arrays are read at once, so they may change afterwards. One on a CUDA device is
+                copied behind the work that makes it, and not waited for.
             step: The x-axis; may repeat and go back. Default: this writer's own count of rows.
-            commit: False: keep the values for the next row that is committed.
+            commit: False: keep the values, and the step if one is given, for the next row that is
+                committed; what is given there counts before what was kept.
 
-        What is not a number is left out and counted; so is a row for which there is no room.
+        What is not a number is left out and counted; so is a row for which there is no room. Only
+        what ends a program passes: a KeyboardInterrupt, a SystemExit or any other BaseException
+        that is no Exception, whether a signal's handler or a logged object raised it.
         """
         try:
-            row = dict(data)
-            if not _PLAIN_TYPES.issuperset(map(type, row.values())):
-                row = self._read(row)
-            if commit is False or self._uncommitted:
-                row = self._uncommitted = {**self._uncommitted, **row}
+            row: dict[str, Any] = dict(data)
+            is_plain = PLAIN_TYPES.issuperset(map(type, row.values()))
+            if not is_plain:
+                row = read_row(row, self._refused)
+            if commit is False or self._uncommitted is not None:
+                kept, kept_step = self._uncommitted or ({}, None)
+                step, is_plain = kept_step if step is None else step, False
+                row = kept | row
                 if commit is False:
+                    self._uncommitted = row, step
                     return
-                self._uncommitted = {}
+                self._uncommitted = None
             if step is None:
                 step = next(self._steps)
             elif type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX:
                 step = min(max(operator.index(step), _STEP_MIN), _STEP_MAX)
-            if len(self._queue) >= self._rows_max or not row:
+            if (len(self._queue) >= self._rows_max and not self._is_awoken()) or not row:
                 self._refuse()
                 return
-            self._queue.append((step, time.time_ns(), row))
+            time_ns = time.time_ns()
+            self._queue.append((step, time_ns, row) if is_plain else row_of(step, time_ns, row))
         except Exception:  # noqa: BLE001 - telemetry never hurts training
-            self._refuse()
+            with suppress(Exception):  # at the very end of the stack even that fails
+                self._refuse()
 
     def log_console(self, lines: list[str], stream: int = 0) -> None:
         """Log lines that were printed, without their line ends; for `pillion run`.
@@ -132,21 +149,28 @@ class Run:
 
     def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
         """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
-        return self in open_runs and self._link.flush(timeout_s)
+        if self not in open_runs or self._link.is_child:
+            return False
+        return self._link.flush(timeout_s)
 
     def finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
         """End the run. Waits `FINISH_WAIT_S` at most; never for W&B.
 
+        Without a sidecar the run ends in the spool, and whoever takes that over ends it.
+
         Args:
             exit_code: 0: FINISHED, else FAILED, unless `state` says otherwise.
-            state: `FINISHED`, `STOPPED` or `FAILED`; anything else is as if nothing was said.
+            state: `FINISHED`, `STOPPED`, `FAILED` or `CRASHED`; anything else is as if nothing was
+                said.
             reason: Why, for people; cut at 4,096 characters.
         """
-        if self not in open_runs:
+        if self not in open_runs or self._is_asleep:
             return
         self.begin_finish(exit_code, state=state, reason=reason)
-        open_runs.discard(self)
-        self._say_end(self._link.wait_ended(self._finish_deadline_s - time.monotonic()))
+        is_kept = self._link.wait_ended(self._finish_deadline_s - time.monotonic())
+        if self in open_runs:  # a signal's handler may wait for the same
+            open_runs.discard(self)
+            self._say_end(is_kept)
 
     def begin_finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
         """Begin what `finish` does, and do not wait: several runs can so end at the same time."""
@@ -159,16 +183,31 @@ class Run:
             state if state in _STATES else "",
             to_text(reason)[:REASON_CHARACTERS_MAX],
         )
-        if self._uncommitted:
+        if self._uncommitted is not None:
             self.log({})
         self._rows_max = _CLOSED
         self._finish_deadline_s = time.monotonic() + FINISH_WAIT_S
         self._link.begin_finish(finish)
 
     def abandon(self) -> None:
-        """Take nothing more, in a forked child: the parent's run is the parent's."""
+        """Take nothing more: the sidecar does not want this run."""
         open_runs.discard(self)
         self._rows_max = _CLOSED
+
+    def enter_child(self) -> None:
+        """Become another writer, in a child that was just forked. Takes none of the old locks.
+
+        What the parent had in hand is the parent's. Threads are started by the first `log`.
+        """
+        if self._rows_max == _CLOSED and not self._is_asleep:  # it is about to end, or has
+            open_runs.discard(self)
+            return
+        fields = {**self._start.fields, "environment": environment()}
+        self._start = replace(
+            self._start, writer_id=uuid.uuid4().hex, resume="allow", fields=fields
+        )
+        self._attach(Link(self._link.address, "", self._start, is_child=True))
+        self._rows_max, self._is_asleep, self.is_inherited = _CLOSED, True, True
 
     def __enter__(self) -> Self:
         return self
@@ -198,6 +237,12 @@ class Run:
             RefusedError: It will never take this run.
         """
         self._link.open()
+        if self._link.is_child:
+            self._say(
+                f"pillion: run {self.name} ({self.id}) of a forked process: what it logs is "
+                "spooled, and taken by the sidecar when the process has ended"
+            )
+            return
         self._link.attempted.wait(START_WAIT_S)
         if self._link.refusal:
             self.abandon()
@@ -211,32 +256,37 @@ class Run:
         else:
             warn(
                 "pillion: no sidecar answers at %s (%s). Training goes on; what is logged waits "
-                "in memory until one does. Start one with `pillion serve`.",
+                "on this host's disk until one does. Start one with `pillion serve`.",
                 self._link.address,
                 self._link.problem or f"no answer in {START_WAIT_S:.0f} s",
             )
 
+    def _attach(self, link: Link) -> None:
+        """Log to this link from now on."""
+        self._link, self._queue, self._refused = link, link.rows, link.refused
+        self._uncommitted = None
+
+    def _is_awoken(self) -> bool:
+        """Begin to log in a forked child, if this is one that has not yet; tell whether it was."""
+        if not self._is_asleep:
+            return False
+        self._link.open()
+        if (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
+            # Its children leave by `os._exit`, after this.
+            multiprocessing.Finalize(None, self.finish, exitpriority=_FINALIZER_PRIORITY)
+        self._rows_max, self._is_asleep = ROWS_MAX, False
+        return True
+
     def _change(self, kind: str, values: dict[str, Value]) -> None:
         """Queue a change of config or summary, in order with the rows."""
-        if len(self._queue) >= self._rows_max:
-            self._refused_value_count += len(values)
+        if len(self._queue) >= self._rows_max and not self._is_awoken():
+            self._refused.values += len(values)
         else:
-            self._link.update(Update(kind, values))
-
-    def _read(self, row: Mapping[Any, Any]) -> dict[str, float | int | bool]:
-        """Make a row plain: the slow way, for rows that hold more than numbers."""
-        plain: dict[str, float | int | bool] = {}
-        for key, value in _flat(row, "", DEPTH_MAX, [VALUES_MAX]):
-            number = value if type(value) in _PLAIN_TYPES else to_number(value)
-            if number is None:
-                self._refused_value_count += 1
-            else:
-                plain[key] = number
-        return plain
+            self._queue.append(Update(kind, values))
 
     def _refuse(self) -> None:
-        self._refused_row_count += 1
-        if self._refused_row_count == 1:
+        self._refused.rows += 1
+        if self._refused.rows == 1:
             warn(
                 "pillion: a row of run %s was refused: %s. More are only counted.",
                 self.id,
@@ -248,30 +298,36 @@ class Run:
             )
 
     def _say_end(self, is_kept: bool) -> None:
-        counts = self.counts
-        if is_kept:
+        counts, link = self.counts, self._link
+        if is_kept and link.spool_path:
+            if not self.is_inherited:
+                warn(
+                    "pillion: run %s ended without a sidecar (%s). %d of its rows wait in %s; a "
+                    "sidecar of this user takes them from there, or `pillion spool send` does.",
+                    *(self.id, link.problem or "it was too slow", counts.spooled, link.spool_path),
+                )
+        elif is_kept:
             self._say(
-                f"pillion: run {self.name} ({self.id}) {self._link.final_state.lower()}: "
+                f"pillion: run {self.name} ({self.id}) {link.final_state.lower()}: "
                 f"{counts.acked:,} rows on the sidecar's disk"
             )
-        elif not counts.queued + counts.unacked:
+        elif not counts.queued + counts.unacked + counts.spooled:
             warn(
                 "pillion: all %d rows of run %s are on the sidecar's disk, but its end could not "
                 "be told (%s): it will be shown as CRASHED.",
-                *(counts.acked, self.id, self._link.problem or "it was too slow"),
+                *(counts.acked, self.id, link.problem or "it was too slow"),
             )
         else:
             warn(
                 "pillion: run %s ended with %d of its rows not on the sidecar's disk (%s).",
                 self.id,
-                counts.queued + counts.unacked,
-                self._link.refusal or self._link.problem or "it was too slow",
+                counts.queued + counts.unacked + counts.spooled,
+                link.refusal or link.problem or "it was too slow",
             )
-        value_count = self._refused_value_count + self._link.refused_value_count
-        if counts.refused or value_count:
+        if counts.refused or counts.refused_values or counts.dropped:
             warn(
-                "pillion: run %s: %d rows and %d values were refused.",
-                *(self.id, counts.refused, value_count),
+                "pillion: run %s: %d rows and %d values were refused, %d rows dropped.",
+                *(self.id, counts.refused, counts.refused_values, counts.dropped),
             )
 
     def _say(self, line: str) -> None:
@@ -289,25 +345,3 @@ def exit_code_of(code: Any) -> int:
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1  # a process's parent sees eight bits
-
-
-def _flat(
-    row: Mapping[Any, Any], prefix: str, depth: int, room: list[int]
-) -> Iterator[tuple[str, Any]]:
-    """Yield what nested mappings hold; one that cannot be read, or is too much, as it is."""
-    for key, value in row.items():
-        name = f"{prefix}{to_text(key)}"
-        room[0] -= 1
-        if type(value) in _PLAIN_TYPES:
-            yield name, value
-            continue
-        nested = None
-        try:
-            if depth and isinstance(value, Mapping) and len(value) <= room[0]:
-                nested = list(_flat(value, f"{name}/", depth - 1, room))
-        except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
-            nested = None
-        if nested is None:
-            yield name, value
-        else:
-            yield from nested

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pillion.spool import Kind, SpoolReader, spool_files
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
@@ -138,7 +139,7 @@ def test_how_a_process_ends_is_how_its_run_ends(
 def test_a_forked_child_leaves_its_parents_run_alone(
     sidecar: Any, run_python: Callable[..., Any]
 ) -> None:
-    """A child never touches gRPC; its rows are refused, its end ends nothing."""
+    """A child never touches gRPC; what it logs is not its parent's, its end ends nothing."""
     code = (
         "import os, pillion\n"
         "run = pillion.init(id='forking', quiet=True)\n"
@@ -263,23 +264,29 @@ def test_a_broken_standard_error_never_reaches_the_trainer(
     assert [values for _, _, values in stored(sidecar, "silent")] == [{"loss": 1.0}]
 
 
-def test_a_forked_child_is_told_that_nothing_of_it_is_kept(
-    sidecar: Any, run_python: Callable[..., Any]
+def test_a_run_that_a_forked_child_starts_is_spooled(
+    sidecar: Any, run_python: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Its `init` neither hangs nor touches gRPC; its rows are refused and counted."""
+    """Its `init` neither hangs nor touches gRPC, though the sidecar is there."""
     code = (
         "import os, pillion\n"
         "parent = pillion.init(id='parent', quiet=True)\n"
         "if os.fork() == 0:\n"
-        "    run = pillion.init(id='child', quiet=True)\n"
-        "    run.log({'loss': 1.0})\n"
-        "    print(run.counts.refused, flush=True); os._exit(0)\n"
+        "    run = pillion.init(id='child')\n"
+        "    run.log({'loss': 1.0}); run.finish(3)\n"
+        "    print(run.counts.spooled, flush=True); os._exit(0)\n"
         "os.wait()\n"
     )
     trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
     output, errors = trainer.communicate(timeout=60)
     assert output == "1\n"
-    assert "forked" in errors
+    assert "of a forked process" in errors
+    (path,) = spool_files(tmp_path / "spool")
+    reader = SpoolReader.adopt(path)
+    assert reader is not None
+    kinds = [record.kind for record in reader.records()]
+    reader.close()
+    assert kinds == [Kind.START, Kind.CHILD, Kind.BATCH, Kind.FINISH]
     assert [run.run_id for run in sidecar.call("ListRuns", pb2.ListRunsRequest()).runs] == [
         "parent"
     ]

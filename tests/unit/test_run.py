@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 
 from pillion import _run
 from pillion._batch import Row, Update
+from pillion._counts import Counts
 from pillion._encoding import Encoder
-from pillion._link import Counts, Finish, Start
+from pillion._link import Link
+from pillion._messages import Finish, Start
 from pillion._run import Run, exit_code_of, open_runs
-from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.validation import check_finish, check_log
 
 
 def make_run() -> Run:
     """Make a run whose threads were not started: what it logs stays in its queue."""
     start = Start("run", "w", "allow", {"name": "a name", "project": "demo"}, {"seed": 1})
-    return Run("unix:/nowhere/sidecar.sock", "", start, is_quiet=True)
+    return Run(Link("unix:/nowhere/sidecar.sock", "", start), start, is_quiet=True)
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_torch_tensors_are_read(run: Run) -> None:
         }
     )
     assert values(run) == {"grad": 0.5, "half": 0.5, "int": 7, "bool": True}
-    assert run._refused_value_count == 2
+    assert run._refused.values == 2
 
 
 def test_tensor_is_read_at_the_call(run: Run) -> None:
@@ -196,8 +197,8 @@ def test_value_that_is_no_number_is_left_out_and_counted(run: Run) -> None:
     """The rest of its row is kept."""
     run.log({"a": 1.0, "b": "text", "c": None, "d": np.arange(2)})
     assert values(run) == {"a": 1.0}
-    assert run._refused_value_count == 3
-    assert run.counts == Counts(queued=1, unacked=0, acked=0, refused=0)
+    assert run._refused.values == 3
+    assert run.counts == Counts(queued=1, refused_values=3)
 
 
 # Never raises.
@@ -223,7 +224,7 @@ def test_value_that_cannot_be_read_costs_itself_alone(run: Run, value: Any) -> N
     """It is no number, whatever it raises; the rest of its row is kept."""
     run.log({"a": 1.0, "odd": value})
     assert values(run) == {"a": 1.0}
-    assert run._refused_value_count == 1
+    assert run._refused.values == 1
 
 
 @pytest.mark.parametrize(
@@ -234,7 +235,7 @@ def test_value_that_cannot_be_read_costs_itself_alone(run: Run, value: Any) -> N
 def test_data_that_is_no_row_is_refused_and_counted(run: Run, data: Any) -> None:
     """It never raises, and there is no row of it."""
     run.log(data)
-    assert run.counts == Counts(queued=0, unacked=0, acked=0, refused=1)
+    assert run.counts == Counts(refused=1)
 
 
 @pytest.mark.parametrize("key", [1, None, ("a", 1), "", "\udcff", HostileKey(), 0.5])
@@ -316,7 +317,7 @@ def test_step_of_any_integer_kind_is_kept(run: Run, step: Any, kept: int) -> Non
 def test_step_that_is_no_integer_refuses_its_row(run: Run, step: Any) -> None:
     """It is counted; what the step was meant to be nobody guesses."""
     run.log({"a": 1.0}, step=step)
-    assert run.counts == Counts(queued=0, unacked=0, acked=0, refused=1)
+    assert run.counts == Counts(refused=1)
 
 
 # Commit.
@@ -341,7 +342,7 @@ def test_values_without_commit_are_committed_by_an_empty_row(run: Run) -> None:
 
 def test_values_without_commit_are_a_row_at_the_end(run: Run) -> None:
     """The end of the run completes what was begun."""
-    run._link.ended.set()
+    run._link._sender.ended.set()
     run.log({"a": 1.0}, commit=False)
     run.finish()
     assert rows(run) == [(0, {"a": 1.0})]
@@ -355,7 +356,7 @@ def test_full_queue_refuses_and_counts(run: Run, caplog: pytest.LogCaptureFixtur
     run._rows_max = 3
     for _ in range(5):
         run.log({"a": 1.0})
-    assert run.counts == Counts(queued=3, unacked=0, acked=0, refused=2)
+    assert run.counts == Counts(queued=3, refused=2)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "the queue is full" in caplog.text
     run._queue.clear()
@@ -365,31 +366,31 @@ def test_full_queue_refuses_and_counts(run: Run, caplog: pytest.LogCaptureFixtur
 
 def test_run_that_has_ended_takes_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """What comes after the end is refused and counted, and never raises."""
-    run._link.ended.set()
+    run._link._sender.ended.set()
     run.finish()
     run.log({"a": 1.0})
     run.config["a"] = 1
     run.summary["a"] = 1
-    assert run.counts == Counts(queued=0, unacked=0, acked=0, refused=1)
+    assert run.counts == Counts(refused=1, refused_values=2)
     assert "the run has ended" in caplog.text
 
 
 def test_run_that_was_abandoned_takes_nothing(run: Run) -> None:
-    """In a forked child nothing is queued that nobody would send."""
+    """Nothing is queued that nobody would send."""
     run.abandon()
     run.log({"a": 1.0})
-    run.finish()  # it is the parent's to end
-    assert run.counts == Counts(queued=0, unacked=0, acked=0, refused=1)
-    assert run._link._finish is None
+    run.finish()
+    assert run.counts == Counts(refused=1)
+    assert run._link._sender.finish is None
     assert run not in open_runs
 
 
 def test_second_finish_does_nothing(run: Run) -> None:
     """What was said first stands."""
-    run._link.ended.set()
+    run._link._sender.ended.set()
     run.finish(3, reason="first")
     run.finish(0, reason="second")
-    assert run._link._finish == Finish(3, "", "first")
+    assert run._link._sender.finish == Finish(3, "", "first")
 
 
 @pytest.mark.parametrize(
@@ -408,14 +409,14 @@ def test_second_finish_does_nothing(run: Run) -> None:
 )
 def test_block_ends_the_run_as_it_ended(run: Run, error: BaseException, finish: Finish) -> None:
     """A `with` block tells the run what ended it, and lets it pass."""
-    run._link.ended.set()
+    run._link._sender.ended.set()
     if error is None:
         with run:
             pass
     else:
         with pytest.raises(type(error)), run:
             raise error
-    assert run._link._finish == finish
+    assert run._link._sender.finish == finish
 
 
 @pytest.mark.parametrize(
@@ -431,10 +432,9 @@ def test_block_ends_the_run_as_it_ended(run: Run, error: BaseException, finish: 
 )
 def test_end_is_one_that_the_sidecar_takes(run: Run, how: dict[str, Any]) -> None:
     """Whatever is given to `finish`, the run is ended by it."""
-    run._link.ended.set()
-    run._link._encoder = Encoder("run", "w")
+    run._link._sender.ended.set()
     run.finish(**how)
-    check_finish(run._link._finish_request(pb2))
+    check_finish(run._link._sender.finish_message())
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_changes_are_not_counted_as_rows(run: Run) -> None:
     """The counts are of rows, exactly."""
     run.config["lr"] = 0.1
     run.log({"a": 1.0})
-    assert run.counts == Counts(queued=1, unacked=0, acked=0, refused=0)
+    assert run.counts == Counts(queued=1)
 
 
 def test_run_tells_what_it_is(run: Run) -> None:
@@ -486,7 +486,7 @@ def test_threads_may_log_at_the_same_time(run: Run) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert run.counts == Counts(queued=1600, unacked=0, acked=0, refused=400)
+    assert run.counts == Counts(queued=1600, refused=400, refused_values=400)
     assert sorted(step for step, _ in rows(run)) == sorted({step for step, _ in rows(run)})
 
 
