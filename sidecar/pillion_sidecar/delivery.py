@@ -115,6 +115,14 @@ class Delivery:
                     await moved.wait()
         return not remaining
 
+    async def wait_for_news(self, timeout_s: float) -> None:
+        """Wait until each sink's worker has told how far it is, or why it cannot tell."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for sink in self._sinks.values():
+                    while not sink.has_told:
+                        await sink.moved.wait()
+
     async def drain(self, timeout_s: float) -> bool:
         """Let the workers deliver what is left, as far as the time allows; tell whether all did."""
         return all(await asyncio.gather(*(sink.drain(timeout_s) for sink in self._sinks.values())))
@@ -158,6 +166,11 @@ class _Sink:
         self.through = Offset(0)
         self.moved = asyncio.Event()
         """Set, and replaced, whenever `progress` or `through` changes."""
+
+    @property
+    def has_told(self) -> bool:
+        """Whether anything is known of this sink since the sidecar's start."""
+        return bool(self.progress or self.through or self.supervisor.error)
 
     def current(self, run_id: RunId) -> Offset:
         """Tell the run's position as the process that runs now has reported it."""

@@ -5,6 +5,7 @@ The store is filled by another process, a little later. So each question first w
 """
 
 import asyncio
+import functools
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ class Queries:
 
     def __init__(self, settings: Settings, journal: Journal, delivery: Delivery) -> None:
         self._settings, self._journal, self._delivery = settings, journal, delivery
+        self._has_news = False
+        """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
         self._started.FromNanoseconds(time.time_ns())
 
@@ -72,9 +75,13 @@ class Queries:
         self, request: telemetry_service_pb2.GetStatusRequest
     ) -> telemetry_service_pb2.GetStatusResponse:
         """Answer `GetStatus`, from the journal and what the workers have reported."""
-        shown, totals = await self._read_journal(
-            lambda journal: self._standings(journal, request.run_id)
-        )
+        read = functools.partial(self._standings, run_id=request.run_id)
+        shown, totals = await self._read_journal(read)
+        if any(sink.undelivered_run_count for sink in totals.sinks) and not self._has_news:
+            # Just started: what the workers have not told yet is not undelivered.
+            await self._delivery.wait_for_news(FRESH_TIMEOUT_S)
+            self._has_news = True
+            shown, totals = await self._read_journal(read)
         room = await asyncio.wrap_future(self._journal.room())
         active = [run.run_id for run in shown if run.state == record_pb2.RUN_STATE_RUNNING]
         mode = self._settings.wandb_mode
@@ -91,6 +98,15 @@ class Queries:
                 active_run_ids=active if mode is not WandbMode.DISABLED else [],
             ),
             disk=run_pb2.DiskStatus(**asdict(room)),
+            workers=[
+                run_pb2.WorkerStatus(
+                    sink=worker.sink,
+                    pid=worker.pid,
+                    restart_count=worker.restart_count,
+                    last_error=worker.error,
+                )
+                for worker in self._delivery.workers
+            ],
             totals=totals,
         )
         response.sentence = safety.sentence(response)

@@ -42,7 +42,7 @@ EXIT_DISK = 74
 STREAMS_MAX = 4096
 TOKEN_BYTES = 32
 LIVENESS_INTERVAL_S = 1.0
-STATUS_TIMEOUT_S = 5.0
+STATUS_TIMEOUT_S = 10.0
 """How long a scrape of the metrics may wait for the figures."""
 TRIM_INTERVAL_S = 1.0
 """How often the journal is told what every sink has."""
