@@ -17,6 +17,7 @@ from processes import WAIT_S, SidecarProcess, environment, pids_below
 
 from pillion._batch import Row
 from pillion._encoding import Encoder
+from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar import supervisor
 from pillion_sidecar.delivery import Delivery
@@ -31,6 +32,7 @@ from pillion_sidecar.records import (
     RunState,
     WriterId,
 )
+from pillion_sidecar.server import EXIT_DISK
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_file import read_wandb_file
 from pillion_sidecar.validation import check_log
@@ -39,6 +41,10 @@ TRAINERS, ROWS_PER_S = 4, 100
 KILLS = 12
 ROWS_PER_KILL_MAX = 150
 """Acked by all trainers together between two kills, at most."""
+
+DAMAGED_BATCHES = 20
+DAMAGED_AT, DAMAGED_BYTES = 4 * 1024 * 1024, 64 * 1024
+"""Amid the payloads that were copied from the log into the database."""
 
 WaitUntil = Callable[[Callable[[], Any]], Any]
 
@@ -162,6 +168,45 @@ def test_every_row_arrives_once_whatever_dies_of_delivery(
         verdict = judge([account], {"store": stored, "wandb": in_wandb}, declared=declared)
         verdict.check()
         assert verdict.delivered == verdict.logged > 0
+
+
+def test_a_worker_that_finds_the_journal_damaged_stops_the_sidecar(
+    make_sidecar: Callable[..., SidecarProcess], wait_until: WaitUntil
+) -> None:
+    """Pages that only a worker reads: exit code 74, and the next start keeps what is readable."""
+    sidecar = make_sidecar("--wandb-mode", "disabled")
+    assert sidecar.process is not None
+    sidecar.call("StartRun", pb2.StartRunRequest(run_id=RUN, writer_id="w"))
+    (worker,) = pids_below(sidecar.process.pid)
+    os.kill(worker, signal.SIGSTOP)
+    for sequence in range(1, DAMAGED_BATCHES + 1):
+        batch = record_pb2.Batch(run_id=RUN, writer_id="w", sequence=sequence)
+        batch.records.add(console_lines=record_pb2.ConsoleLines(lines=["x" * 60_000] * 10))
+        frame = record_pb2.MetricFrame(steps=[sequence], times_unix_nano=[sequence])
+        frame.columns.add(key="n").int64s.values.append(sequence)
+        batch.records.add(metric_frame=frame)
+        sidecar.log(pb2.LogMetricsRequest(batch=batch))
+    path = sidecar.data_dir / "journal.db"
+    assert path.stat().st_size > DAMAGED_AT + DAMAGED_BYTES
+    with path.open("r+b") as file:
+        file.seek(DAMAGED_AT)
+        file.write(b"\xff" * DAMAGED_BYTES)
+    os.kill(worker, signal.SIGCONT)
+    assert sidecar.process.wait(WAIT_S) == EXIT_DISK
+    sidecar.start()
+
+    def sinks_lag() -> bool:
+        status = sidecar.call("GetStatus", pb2.GetStatusRequest(run_id=RUN))
+        return any(sink.lag_row_count for sink in status.runs[0].sinks)
+
+    wait_until(lambda: not sinks_lag())
+    sidecar.stop()
+    rows, lost = read_store(f"sqlite:///{sidecar.data_dir}/store.db", RUN)
+    assert 0 < lost < DAMAGED_BATCHES
+    assert len(rows) == DAMAGED_BATCHES - lost
+    kept = [row.values["n"] for row in rows]
+    assert kept == sorted(set(kept))
+    assert {1, DAMAGED_BATCHES} < set(kept)
 
 
 RUN = RunId("run")

@@ -1,0 +1,98 @@
+"""Delivery: what is trimmed is what every sink's present worker has reported."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pillion_sidecar.delivery import Delivery
+from pillion_sidecar.records import Offset, RunId
+from pillion_sidecar.settings import Settings
+
+RUN, OTHER_RUN = RunId("run"), RunId("other-run")
+
+
+class Reports:
+    """A delivery without workers, and a hand to report in their place."""
+
+    def __init__(self, directory: Path, mode: str) -> None:
+        self.damaged: list[Offset] = []
+        self.causes: list[str] = []
+        settings = Settings(data_dir=directory, listen=f"unix:{directory}/s.sock", wandb_mode=mode)
+        self.delivery = Delivery(
+            settings, on_damaged=self.damaged.append, on_corrupt=self.causes.append
+        )
+
+    def say(self, sink: str, **message: Any) -> None:
+        """Have a sink's worker say something."""
+        self.delivery._sinks[sink]._take_in(message)
+
+    def reach(self, sink: str, offset: int, run_id: RunId = RUN) -> None:
+        """Have a sink's worker report a run's position."""
+        self.say(sink, run_id=run_id, offset=offset, row_count=1, error="")
+
+    def restart(self, sink: str) -> None:
+        """Have a sink's worker be replaced."""
+        self.delivery._sinks[sink]._begin()
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Reports:
+    """Return a delivery to the store and to W&B."""
+    return Reports(tmp_path, "offline")
+
+
+def test_nothing_is_trimmed_that_a_sink_does_not_have(reports: Reports) -> None:
+    """The lowest position counts, once every sink has told its own."""
+    reports.reach("store", 9)
+    assert reports.delivery.trim_points() == {}
+    reports.reach("wandb", 0)
+    assert reports.delivery.trim_points() == {}
+    reports.reach("wandb", 4)
+    reports.reach("store", 5, OTHER_RUN)
+    assert reports.delivery.trim_points() == {RUN: 4}
+    reports.reach("wandb", 12)
+    assert reports.delivery.trim_points() == {RUN: 9}
+
+
+def test_only_what_moved_is_told_again(reports: Reports) -> None:
+    """Asking twice tells nothing new."""
+    for sink in ("store", "wandb"):
+        reports.reach(sink, 3)
+    assert reports.delivery.trim_points() == {RUN: 3}
+    assert reports.delivery.trim_points() == {}
+
+
+def test_without_wandb_the_store_alone_decides(tmp_path: Path) -> None:
+    """A sink that is not there keeps nothing."""
+    reports = Reports(tmp_path, "disabled")
+    reports.reach("store", 7)
+    assert reports.delivery.trim_points() == {RUN: 7}
+
+
+def test_what_a_former_worker_reported_trims_nothing(reports: Reports) -> None:
+    """The position may have fallen back; what it showed of progress stands until then."""
+    for sink in ("store", "wandb"):
+        reports.reach(sink, 3)
+    reports.restart("wandb")
+    reports.reach("store", 8)
+    assert reports.delivery.trim_points() == {}
+    assert reports.delivery.progress("wandb", RUN).offset == 3
+    reports.reach("wandb", 6)
+    assert reports.delivery.trim_points() == {RUN: 6}
+
+
+def test_damage_is_passed_on(reports: Reports) -> None:
+    """A damaged entry, and a journal that cannot be read."""
+    reports.say("wandb", damaged=7)
+    reports.say("store", corrupt="malformed")
+    assert (reports.damaged, reports.causes) == ([7], ["malformed"])
+
+
+def test_a_worker_that_cannot_work_says_why(reports: Reports) -> None:
+    """Until one does."""
+    reports.say("wandb", failed="wandb is not installed")
+    assert [worker.error for worker in reports.delivery.workers] == ["", "wandb is not installed"]
+    assert reports.delivery.progress("wandb", RUN).error == "wandb is not installed"
+    reports.reach("wandb", 1)
+    assert [worker.error for worker in reports.delivery.workers] == ["", ""]
