@@ -54,6 +54,7 @@ def _finish_open_runs() -> None:
         run.begin_finish(**({} if run.is_inherited else ending))
     for run in runs:
         run.finish()
+    _sigterm.wait_for_signal()
 
 
 def _ending() -> dict[str, Any]:

@@ -13,7 +13,11 @@ from types import FrameType
 from pillion._run import FINISH_WAIT_S, open_runs
 
 EXIT_CODE = 128 + signal.SIGTERM
-_is_ending = False
+LOCK_WAIT_S = 1.0
+"""How long the main thread stands still for the end of its runs. It may have been interrupted while
+it held a lock that the end needs, so it then goes on until they have ended."""
+
+_ending: threading.Thread | None = None
 
 
 def watch() -> None:
@@ -26,14 +30,21 @@ def watch() -> None:
         os.register_at_fork(after_in_child=_let_go)
 
 
+def wait_for_signal() -> None:
+    """At the interpreter's end: if SIGTERM was faster, the process ends by that."""
+    if _ending is not None:
+        _ending.join(FINISH_WAIT_S)
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
-    global _is_ending
-    if not _is_ending:  # a second one does not wait for the first
-        _is_ending = True
-        # In a thread of its own: the main one may have been interrupted while it held a lock.
-        thread = threading.Thread(target=_finish_open_runs, daemon=True)
-        thread.start()
-        thread.join(FINISH_WAIT_S)
+    global _ending
+    if _ending is None:
+        _ending = threading.Thread(target=_finish_open_runs, daemon=True)
+        _ending.start()
+        _ending.join(LOCK_WAIT_S)
+        if _ending.is_alive():
+            return
+    # The runs have ended, or somebody insists.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -44,6 +55,7 @@ def _finish_open_runs() -> None:
         run.begin_finish(EXIT_CODE, state="STOPPED", reason="Stopped by SIGTERM.")
     for run in runs:
         run.finish()
+    os.kill(os.getpid(), signal.SIGTERM)  # handlers are the main thread's to set
 
 
 def _let_go() -> None:
