@@ -213,6 +213,8 @@ class Courier:
         if run.handed is None:
             self._begin(run_id, run)
         assert run.handed is not None
+        if not run.has_more:
+            return
         if run.replay is not None:
             offset = next(run.replay, None)
             if offset is None:

@@ -14,6 +14,9 @@ from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings, WandbMode
 from pillion_sidecar.supervisor import Supervisor, Worker
 
+TRIM_RUNS_MAX = 1_000
+"""At once: the journal looks for each what it can delete. The others have their turn next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -44,6 +47,8 @@ class Delivery:
         self._sinks = {
             name: _Sink(name, settings, on_damaged, on_corrupt) for name in _names(settings)
         }
+        self._moved: set[RunId] = set()
+        """Runs whose trim points may have moved and were not told since."""
 
     @property
     def sinks(self) -> list[str]:
@@ -80,20 +85,21 @@ class Delivery:
         return self._sinks[sink].through
 
     def trim_points(self) -> dict[RunId, Offset]:
-        """Tell up to where runs are in every sink: those runs for which that may have moved since.
+        """Tell up to where runs are in every sink: some of those for which that may have moved.
 
         Counts what the workers that run now have reported. Some sinks' positions may fall back
         afterwards; then they are given from the store what the journal no longer has. The store's
         own never does.
         """
-        moved: set[RunId] = set()
         for sink in self._sinks.values():
-            moved |= sink.unseen
-            sink.unseen = set()
-        points = {
-            run_id: min(sink.current(run_id) for sink in self._sinks.values()) for run_id in moved
-        }
-        return {run_id: offset for run_id, offset in points.items() if offset}
+            self._moved |= sink.unseen
+            sink.unseen.clear()
+        points: dict[RunId, Offset] = {}
+        while self._moved and len(points) < TRIM_RUNS_MAX:
+            run_id = self._moved.pop()
+            if offset := min(sink.current(run_id) for sink in self._sinks.values()):
+                points[run_id] = offset
+        return points
 
     async def wait_for(
         self, sink: str, targets: Iterable[tuple[RunId, Offset]], timeout_s: float

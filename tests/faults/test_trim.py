@@ -17,7 +17,7 @@ from pillion_sidecar.records import RunId
 from pillion_sidecar.sinks.wandb_file import read_wandb_file
 from pillion_sidecar.store import Store
 
-ROUNDS, ROWS_PER_ROUND = 16, 250
+ROUNDS, ROWS_PER_ROUND = 12, 250
 LINE = "x" * 10_000
 LINES_PER_ROUND = 100
 """A megabyte: what fills the journal."""
@@ -38,11 +38,6 @@ def test_the_journal_stays_small_and_every_sink_has_everything_once(
     run = pillion.init(project="p", id="long", address=sidecar.address, quiet=True)
     steps, peak_bytes = [], 0
     with closing(JournalReader(journal)) as reader:
-
-        def is_trimmed() -> bool:
-            known = reader.run(RunId("long"))
-            return known is not None and known.trimmed_offset == known.last_offset
-
         for number in range(ROUNDS):
             for step in range(number * ROWS_PER_ROUND, (number + 1) * ROWS_PER_ROUND):
                 steps.append(step)
@@ -59,7 +54,7 @@ def test_the_journal_stays_small_and_every_sink_has_everything_once(
                 cores = [pid for worker in workers for pid in pids_below(worker)]
                 for pid in workers if number // ROUNDS_PER_KILL % 2 else cores:
                     os.kill(pid, signal.SIGKILL)
-            wait_until(is_trimmed)
+            wait_until(lambda: is_trimmed(reader))
     with closing(Store(f"sqlite:///{sidecar.data_dir}/store.db")) as store:
         assert [row[1] for row in store.rows(RunId("long"))] == steps
     assert peak_bytes <= JOURNAL_BYTES_MAX
@@ -80,6 +75,40 @@ def test_the_journal_stays_small_and_every_sink_has_everything_once(
         lines = [line for piece in store.console(RunId("long")) for line in piece.lines]
         assert lines == printed
         assert [row[3]["n"] for row in store.rows(RunId("long"))] == steps
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_run_that_goes_on_after_it_was_trimmed_is_one_complete_file(
+    make_sidecar: Callable[..., SidecarProcess], wait_until: WaitUntil, restarts: bool
+) -> None:
+    """Its end was delivered, its entries are gone, and a writer comes back."""
+    sidecar = make_sidecar("--wandb-mode", "offline")
+    with pillion.init(id="long", address=sidecar.address, quiet=True, config={"a": 1}) as run:
+        run.log({"n": 1}, step=1)
+        run.summary["best"] = 7
+    with closing(JournalReader(sidecar.data_dir / "journal.db")) as reader:
+        wait_until(lambda: is_trimmed(reader))
+    folders = sidecar.data_dir / "wandb" / "wandb"
+    (before,) = folders.iterdir()
+    if restarts:
+        sidecar.stop()
+        sidecar.start()
+        assert list(folders.iterdir()) == [before]
+    with pillion.init(id="long", address=sidecar.address, quiet=True, config={"b": 2}) as run:
+        run.log({"n": 2}, step=2)
+    wait_until(lambda: not before.exists() and list(folders.glob("*/*.wandb")))
+    sidecar.stop()
+    (path,) = folders.glob("*/*.wandb")
+    file = read_wandb_file(path)
+    assert [(row["_step"], row["n"]) for row in file.rows] == [(0, 1), (1, 2)]
+    assert (file.config["a"], file.config["b"], file.summary["best"]) == (1, 2, 7)
+    assert file.exit_code == 0
+
+
+def is_trimmed(reader: JournalReader) -> bool:
+    """Tell whether nothing is left of the run."""
+    run = reader.run(RunId("long"))
+    return run is not None and run.trimmed_offset == run.last_offset
 
 
 def console_of(number: int) -> list[str]:

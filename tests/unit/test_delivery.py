@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pillion_sidecar import delivery
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings
@@ -61,6 +62,20 @@ def test_only_what_moved_is_told_again(reports: Reports) -> None:
         reports.reach(sink, 3)
     assert reports.delivery.trim_points() == {RUN: 3}
     assert reports.delivery.trim_points() == {}
+
+
+def test_many_runs_are_told_a_part_at_a_time(
+    reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the journal is not busy with them alone when all report at a start."""
+    monkeypatch.setattr(delivery, "TRIM_RUNS_MAX", 3)
+    runs = {RunId(str(number)) for number in range(7)}
+    for run_id in runs:
+        for sink in ("store", "wandb"):
+            reports.reach(sink, 3, run_id)
+    told = [reports.delivery.trim_points() for _ in range(4)]
+    assert [len(points) for points in told] == [3, 3, 1, 0]
+    assert {run_id for points in told for run_id in points} == runs
 
 
 def test_without_wandb_the_store_alone_decides(tmp_path: Path) -> None:
