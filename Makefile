@@ -1,5 +1,6 @@
 # make demo   the main job: three LoRA fine-tunes stream to one sidecar      make test   everything
 # make check  the quick checks                                              make bench  the figures
+# make guarantees  what survives which fault, beside plain wandb            make soak   faults for hours
 .DEFAULT_GOAL := help
 SHELL := /bin/bash -euo pipefail
 BUF_VERSION := 1.75.0
@@ -9,10 +10,10 @@ BUF := .tools/node_modules/.bin/buf
 CODE := client sidecar trainer tests benchmarks
 PROTOS := $(wildcard protos/pillion/v1/*.proto)
 
-.PHONY: help demo test check bench system proto format clean
+.PHONY: help demo test check bench guarantees soak system proto format clean
 
 help:  ## Show this.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one sidecar, and compare them.
 	@$(BIN)/pillion demo $(ARGS)
@@ -33,11 +34,17 @@ check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, typ
 bench: .venv/installed  ## Measure log(), acked points per second, beside wandb offline.
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+guarantees: system .venv/installed  ## Do every fault and write what it left into docs/guarantees.md.
+	$(BIN)/python benchmarks/guarantees.py $(ARGS)
+
+soak: system .venv/installed  ## Faults at random, for 10 minutes or ARGS='--minutes 60'.
+	$(BIN)/python benchmarks/soak.py $(ARGS)
+
 # Debian packages that the tests need. As root they are installed, else the line to run is shown.
 SYSTEM_COMMANDS := npm strace ip
 SYSTEM_PACKAGES := npm strace iproute2
 system:
-	@if ! type $(SYSTEM_COMMANDS) >/dev/null; then \
+	@if ! type $(SYSTEM_COMMANDS) &>/dev/null; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES); \
 	  else echo "The tests need Debian packages: sudo apt-get install $(SYSTEM_PACKAGES)" >&2; exit 1; fi; fi
 

@@ -62,10 +62,11 @@ class SidecarProcess:
             )
         os.close(ready_theirs)
         with os.fdopen(ready, encoding="utf-8") as file:
-            self.address = file.read().strip()
-        if not self.address:
+            address = file.readline().strip()  # no further: a wrapper keeps it open
+        if not address:
             self.process.wait(WAIT_S)
             raise StartError(f"the sidecar did not start:\n{self.output()}")
+        self.address = address
         return self
 
     def output(self) -> str:

@@ -49,10 +49,11 @@ class Notebook:
         if not hasattr(run, "counts"):
             return  # wandb acks nothing
         counts = run.counts
+        refused = counts.refused + counts.dropped
         now_s = time.monotonic()
-        if is_due or counts.refused != self._refused or now_s - self._counted_s > COUNT_INTERVAL_S:
-            self._counted_s, self._refused = now_s, counts.refused
-            self.note("counts", counts.acked, counts.refused, getattr(counts, "spooled", 0))
+        if is_due or refused != self._refused or now_s - self._counted_s > COUNT_INTERVAL_S:
+            self._counted_s, self._refused = now_s, refused
+            self.note("counts", counts.acked, refused, counts.spooled)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What the client said of itself: see `pillion._link.Counts`."""
+    """What the client said of itself: see `pillion._counts.Counts`. Refused: or dropped."""
 
     time_s: float
     acked: int
@@ -55,6 +55,17 @@ class Account:
     writer: int = 0
     rows: list[Logged] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
+
+    def take(self, line: bytes) -> None:
+        """Take in one line that the writer noted."""
+        kind, time_s, *rest = json.loads(line)
+        match kind:
+            case "row":
+                self.rows.append(Logged(time_s, *rest))
+            case "counts":
+                self.counts.append(Count(time_s, *rest))
+            case "start":
+                self.run_id, self.writer = rest
 
     @property
     def acked(self) -> int:
@@ -138,14 +149,7 @@ def read_account(path: Path) -> Account:
     """Read what a writer noted; the last line of one that was killed may be torn."""
     account = Account()
     for line in path.read_bytes().split(b"\n")[:-1]:
-        kind, time_s, *rest = json.loads(line)
-        match kind:
-            case "row":
-                account.rows.append(Logged(time_s, *rest))
-            case "counts":
-                account.counts.append(Count(time_s, *rest))
-            case "start":
-                account.run_id, account.writer = rest
+        account.take(line)
     return account
 
 
