@@ -2,7 +2,8 @@
 
 A trainer that dies says nothing. Where its process can be seen from here (same boot, same pid
 namespace) it is looked up once a second; elsewhere a writer counts as gone when it has had no
-stream open and said nothing for `LEASE_S`. Only monotonic time is used.
+stream open and said nothing for `LEASE_S`. Only monotonic time is used. Why a process has gone
+nobody here can see, but whether memory ran out in its control group meanwhile.
 """
 
 import functools
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pillion.process import ProcessIdentity, is_alive, process_identity
+from pillion_sidecar.memory_kills import MemoryKills
 from pillion_sidecar.records import Environment, RunId, WriterId
 
 LEASE_S = 60.0
@@ -28,6 +30,8 @@ class _Writer:
     """Set if it can be seen from here."""
     heard_s: float
     stream_count: int = 0
+    memory_kills: MemoryKills | None = None
+    """Of its control group, since it was seen first; set with `process`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Liveness:
         self._monotonic = monotonic
         self._writers: dict[tuple[RunId, WriterId], _Writer] = {}
         self._here = process_identity(os.getpid())
+        self._changed_s = monotonic()
+        """When a writer came or went last."""
 
     def add(self, run_id: RunId, writer_id: WriterId, environment: Environment) -> None:
         """Begin to look after a writer, or go on to."""
@@ -51,7 +57,10 @@ class Liveness:
         if process is not None and not self._is_visible(process):
             process = None
         writer = self._writers.setdefault((run_id, writer_id), _Writer(None, 0.0))
+        if process is not None and process != writer.process:
+            writer.memory_kills = MemoryKills(process.pid)
         writer.process, writer.heard_s = process, self._monotonic()
+        self._changed_s = writer.heard_s
 
     def known_in(self, metadata: Iterable[tuple[str, str | bytes]]) -> set[tuple[RunId, WriterId]]:
         """Return the writer that a call's metadata names, if it is known.
@@ -66,7 +75,8 @@ class Liveness:
 
     def stream_opened(self, run_id: RunId, writer_id: WriterId) -> OpenStream:
         """Note that a stream of this writer is open; one that had ended lives again."""
-        writer = self._writers.setdefault((run_id, writer_id), _Writer(None, self._monotonic()))
+        self._changed_s = self._monotonic()
+        writer = self._writers.setdefault((run_id, writer_id), _Writer(None, self._changed_s))
         writer.stream_count += 1
         return OpenStream(writer)
 
@@ -86,6 +96,11 @@ class Liveness:
     def remove(self, run_id: RunId, writer_id: WriterId) -> None:
         """Look after a writer no longer: it has ended."""
         self._writers.pop((run_id, writer_id), None)
+        self._changed_s = self._monotonic()
+
+    def idle_s(self) -> float:
+        """Tell for how long there has been no writer; 0 while there is one."""
+        return 0.0 if self._writers else self._monotonic() - self._changed_s
 
     def gone(self) -> list[tuple[RunId, WriterId, str]]:
         """Return the writers that are gone, each with the reason, for people.
@@ -100,8 +115,7 @@ class Liveness:
             if writer.process is not None:
                 is_read = writer.stream_count == 0 or now_s - writer.heard_s > SILENCE_S
                 if is_read and not alive(writer.process):
-                    reason = f"Its process {writer.process.pid} vanished without finishing."
-                    found.append((run_id, writer_id, reason))
+                    found.append((run_id, writer_id, _reason(writer)))
             elif writer.stream_count == 0 and now_s - writer.heard_s > LEASE_S:
                 reason = f"Nothing was heard of it for {LEASE_S:.0f} s."
                 found.append((run_id, writer_id, reason))
@@ -113,3 +127,11 @@ class Liveness:
             and process.boot_id == self._here.boot_id
             and process.pid_namespace == self._here.pid_namespace
         )
+
+
+def _reason(writer: _Writer) -> str:
+    assert writer.process is not None
+    gone = f"Its process {writer.process.pid} vanished without finishing"
+    if writer.memory_kills is not None and writer.memory_kills.have_risen():
+        return f"{gone}; memory had run out in its control group."
+    return f"{gone}."

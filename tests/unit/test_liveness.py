@@ -215,3 +215,16 @@ def test_stream_that_outlived_an_end_takes_nothing_from_the_next(
     liveness.stream_opened(RUN, WRITER)
     clock.now_s += 2 * LEASE_S
     assert liveness.gone() == []
+
+
+def test_time_without_a_writer_is_told(liveness: Liveness, clock: FakeClock) -> None:
+    """It begins anew when one comes, and runs when the last one has ended."""
+    clock.now_s += 5
+    assert liveness.idle_s() == 5
+    liveness.add(RUN, WRITER, ELSEWHERE)
+    clock.now_s += 5
+    assert liveness.idle_s() == 0
+    liveness.remove(RUN, WRITER)
+    assert liveness.idle_s() == 0
+    clock.now_s += 5
+    assert liveness.idle_s() == 5
