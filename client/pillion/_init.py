@@ -68,7 +68,10 @@ def init(
         raise ValueError(f"resume is {resume!r}; take 'allow', 'never' or 'must'.")
     address = address or os.environ.get("PILLION_ADDRESS") or str(default_address())
     Address.parse(address)
-    run_id = to_text(id or _run_id_to_join() or uuid.uuid4().hex[:8])
+    joined_id = "" if id else _run_id_to_join()
+    if joined_id:
+        resume = "allow"  # whoever started the command has started the run
+    run_id = to_text(id or joined_id or uuid.uuid4().hex[:8])
     start = Start(
         run_id=run_id,
         writer_id=uuid.uuid4().hex,

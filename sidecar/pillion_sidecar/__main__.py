@@ -2,9 +2,13 @@
 
 import sys
 
+from pillion_sidecar.command import take_signals
+
 
 def main() -> None:
     """Run the command line, or say how to get it."""
+    if sys.argv[1:2] == ["run"]:
+        take_signals()  # before the imports below start threads
     try:
         from pillion_sidecar.cli import app  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -47,6 +47,8 @@ class Asker:
                 ("grpc.max_receive_message_length", -1),  # a comparison may be large
             ],
         )
+        self.is_silent = False
+        """Whether something is there, but does not answer."""
         self.is_sidecar = self._is_serving()
         """Whether a sidecar answers; if not, the store is asked."""
 
@@ -113,16 +115,17 @@ class Asker:
         except AddressError as error:
             raise AskError(str(error)) from error
         try:
-            health_pb2_grpc.HealthStub(self._channel).Check(
+            health = health_pb2_grpc.HealthStub(self._channel).Check(
                 health_pb2.HealthCheckRequest(),
                 timeout=CONNECT_TIMEOUT_S,
                 metadata=self._metadata,
             )
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                self.is_silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                 return False
             raise AskError(error.details()) from error
-        return True
+        return bool(health.status == health_pb2.HealthCheckResponse.SERVING)  # else it is ending
 
 
 def _metadata(settings: Settings) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""The command line: `pillion serve | status | runs | compare | console | demo | train`.
+"""The command line: `pillion serve | run | status | runs | compare | console | demo | train`.
 
 Tables for people, `--json` for scripts (its shapes: `docs/cli.md`). Exit codes: 0 well; 1 refused
 or failed, with a sentence on standard error; 2 wrong usage; 130 ended by Ctrl-C.
@@ -84,9 +84,14 @@ def serve(
     ready_fd: Annotated[
         int | None, typer.Option(help="Write the address to this descriptor when it listens.")
     ] = None,
+    end_when_idle_s: Annotated[
+        float | None,
+        typer.Option(help="End so long after the last writer, once all is delivered.", min=0),
+    ] = None,
 ) -> None:
     """Run the sidecar until Ctrl-C or SIGTERM."""
-    from pillion_sidecar.server import Sidecar  # noqa: PLC0415 - only this command needs it
+    # Only this command needs it.
+    from pillion_sidecar.server import EXIT_HELD, HeldError, Sidecar  # noqa: PLC0415
 
     with _refusals_told():
         settings = load(
@@ -116,8 +121,54 @@ def serve(
                 os.write(ready_fd, f"{sidecar.address}\n".encode())
                 os.close(ready_fd)
 
-        code = asyncio.run(Sidecar(settings).run(on_ready))
+        try:
+            sidecar = Sidecar(settings, end_when_idle_s=end_when_idle_s)
+            code = asyncio.run(sidecar.run(on_ready))
+        except HeldError as error:
+            print(error, file=sys.stderr)
+            code = EXIT_HELD
     raise typer.Exit(code)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[
+        list[str], typer.Argument(help="The command and its arguments.", metavar="-- COMMAND...")
+    ],
+    project: Annotated[str | None, typer.Option(help="What it is filed under.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name for people.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--id", help="Its id; one that exists is gone on with.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Shared by runs that belong together.")] = None,
+    job_type: Annotated[str | None, typer.Option(help="Its role in the group.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A label; may be repeated.")] = None,
+    notes: Annotated[str | None, typer.Option(help="Free text.")] = None,
+    address: Listen = None,
+    data_dir: DataDir = None,
+    wandb_mode: Annotated[
+        WandbMode | None, typer.Option(help="Of a sidecar that has to be started.")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print nothing but what the command prints.")
+    ] = False,
+) -> None:
+    """Run any command as a run: its console, its end, and what it logs itself."""
+    from pillion_sidecar.launcher import run_as_run  # noqa: PLC0415 - only this command needs it
+
+    options = {
+        "project": project,
+        "name": name,
+        "id": run_id,
+        "group": group,
+        "job_type": job_type,
+        "tags": tag,
+        "notes": notes,
+    }
+    with _refusals_told():
+        listen = address or os.environ.get("PILLION_ADDRESS")
+        settings = load(listen=listen, data_dir=data_dir, wandb_mode=wandb_mode)
+        raise typer.Exit(run_as_run(command, settings, options, quiet=quiet))
 
 
 @app.command()

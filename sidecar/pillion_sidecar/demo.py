@@ -33,6 +33,7 @@ from pillion_sidecar.rendering import (
     state_text,
 )
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sidecar_process import log_path_of, start_sidecar
 
 PROJECT = "pillion-demo"
 REFRESH_S = 0.5
@@ -117,35 +118,16 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[Settings]:
             console.print(f"The sidecar at {settings.listen} is used, with its data in {data_dir}.")
             yield settings.model_copy(update={"data_dir": Path(data_dir)})
             return
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (settings.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
-    log_path = settings.data_dir / "logs" / "sidecar.log"
-    ready, ready_theirs = os.pipe()
-    with log_path.open("ab") as log_file:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pillion_sidecar", "serve"),
-                *("--data-dir", str(settings.data_dir), "--listen", settings.listen),
-                *("--wandb-mode", settings.wandb_mode, "--ready-fd", str(ready_theirs)),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log_file,
-            stderr=log_file,
-            pass_fds=[ready_theirs],
-            start_new_session=True,  # the terminal's Ctrl-C is for the demo, which ends it last
-        )
-    os.close(ready_theirs)
-    with os.fdopen(ready, encoding="utf-8") as file:
-        if not file.read():
-            process.wait()
-            raise SettingsError(f"The sidecar did not start; {log_path} says why.")
+    sidecar = start_sidecar(settings)
+    if not sidecar.address:
+        raise SettingsError(f"The sidecar did not start; {log_path_of(settings)} says why.")
     console.print(f"A sidecar listens at {settings.listen}.")
     try:
         yield settings
     finally:
-        process.send_signal(signal.SIGTERM)
+        sidecar.process.send_signal(signal.SIGTERM)
         _say(console, "The sidecar delivers what is left, then stops ...")
-        _end(process, signal.SIGTERM)
+        _end(sidecar.process, signal.SIGTERM)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.exposition import Exposition
+from pillion_sidecar.idleness import Idleness
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
@@ -37,6 +38,8 @@ from pillion_sidecar.sinks.wandb_folders import finished_runs
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_tables import open_for_writing
 
+EXIT_HELD = 75
+"""Another sidecar has the data directory or the socket (EX_TEMPFAIL)."""
 EXIT_DISK = 74
 """The journal failed (EX_IOERR): start again, and recovery reads what is on disk."""
 STREAMS_MAX = 4096
@@ -54,11 +57,21 @@ _SERVICE = telemetry_service_pb2.DESCRIPTOR.services_by_name["TelemetryService"]
 log = logging.getLogger(__name__)
 
 
+class HeldError(SettingsError):
+    """Another sidecar has the data directory or the socket."""
+
+
 class Sidecar:
     """One sidecar on one data directory."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, end_when_idle_s: float | None = None) -> None:
+        """Make one.
+
+        Args:
+            settings: Where it listens and keeps its data.
+            end_when_idle_s: End after so long without a writer; see `idleness.py`. None: never.
+        """
+        self._settings, self._end_when_idle_s = settings, end_when_idle_s
         self._locks: list[IO[str]] = []
         self._socket_path: Path | None = None
         """Set once the socket is ours alone."""
@@ -114,14 +127,16 @@ class Sidecar:
                 "Choose another with --data-dir."
             ) from error
         _check_private(data_dir)
-        self._locks.append(_lock(data_dir / "lock", f"the data directory {data_dir}"))
+        address = str(self._settings.address)
+        what = f"the data directory {data_dir}"
+        self._locks.append(_lock(data_dir / "lock", what, address))
         if (path := self._settings.address.path) is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 self._settings.address.check_directory()
             except AddressError as error:
                 raise SettingsError(str(error)) from error
-            self._locks.append(_lock(Path(f"{path}.lock"), f"the socket {path}"))
+            self._locks.append(_lock(Path(f"{path}.lock"), f"the socket {path}", address))
             if path.exists() and not path.is_socket():
                 raise SettingsError(f"{path} is no socket; choose another place with --listen.")
             self._socket_path = path
@@ -197,6 +212,8 @@ class Sidecar:
         """Take in and deliver until told to stop."""
         log.info("listening", extra={"address": self.address, "journal_id": self._journal.id})
         chores = [asyncio.create_task(self._watch_liveness()), asyncio.create_task(self._trim())]
+        if self._end_when_idle_s is not None:
+            chores.append(asyncio.create_task(self._watch_idleness(self._end_when_idle_s)))
         await self._stopping.wait()
         for chore in chores:
             chore.cancel()
@@ -282,6 +299,11 @@ class Sidecar:
     def _on_corrupt(self, cause: str) -> None:
         self._journal.condemn(cause)
 
+    async def _watch_idleness(self, grace_s: float) -> None:
+        await Idleness(self._settings, self._liveness, self._delivery).wait(grace_s)
+        log.info("nobody is here any more", extra={"idle_s": grace_s})
+        self._stopping.set()
+
     def _on_signal(self) -> None:
         if self._stopping.is_set():
             os._exit(130)
@@ -330,19 +352,21 @@ def _check_private(data_dir: Path) -> None:
         )
 
 
-def _lock(path: Path, what: str) -> IO[str]:
+def _lock(path: Path, what: str, address: str) -> IO[str]:
+    """Lock a file for the life of the process; it says who holds it, and where that listens."""
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        holder = file.read().strip() or "unknown"
+        holder, _, place = file.read().strip().partition(" ")
         file.close()
-        raise SettingsError(
-            f"Another sidecar, process {holder}, has {what}. Use that one, or choose another."
+        raise HeldError(
+            f"Another sidecar, process {holder or 'unknown'} at {place or 'an unknown address'}, "
+            f"has {what}. Use that one, or choose another."
         ) from None
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
+    file.write(f"{os.getpid()} {address}\n")
     file.flush()
     return file
 

@@ -79,7 +79,7 @@ def test_every_variable_that_is_read_is_documented() -> None:
 def test_every_command_is_documented_with_its_options(name: str) -> None:
     """Each has a section, and each option of it a mention there."""
     sections = re.split(r"^## ", read("docs/cli.md"), flags=re.MULTILINE)
-    mine = [section for section in sections if section.startswith(f"`pillion {name}")]
+    mine = [section for section in sections if re.match(rf"`pillion {name}[ `]", section)]
     assert len(mine) == 1
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     options = [text for each in command.params for text in each.opts if text.startswith("--")]
