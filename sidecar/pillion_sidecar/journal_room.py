@@ -6,6 +6,7 @@ and trimmed, runs can end, and a restart finds room. Used from the journal's thr
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ WRITES_PER_BYTE = 2
 """What is appended is written to the log, and from there to the database."""
 FREE_FRACTION = 4
 """One part in so many of the reserve is free bytes: sinks cannot use the journal's own pages."""
+BALLAST_BYTES = 1024 * 1024
+"""For the logs of journal and store, their indexes, and what else a start writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,27 @@ class Gauge:
         )
 
 
+def lay_ballast(path: Path) -> None:
+    """Keep room beside a journal that is closed, so that it can be opened on a full disk too.
+
+    Measured: with no byte free SQLite cannot make the log and its index, and a start fails.
+    """
+    with suppress(OSError), _ballast(path).open("wb") as file:  # a full disk has none
+        os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+
+
+def drop_ballast(path: Path) -> None:
+    """Make use of that room."""
+    _ballast(path).unlink(missing_ok=True)
+
+
 def files_of(path: Path) -> list[Path]:
     """Return the files that a database at this path consists of."""
     return [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
+
+
+def _ballast(path: Path) -> Path:
+    return path.with_name("ballast")
 
 
 def _size_bytes(path: Path) -> int:

@@ -29,6 +29,7 @@ from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsE
 from pillion_sidecar.exposition import Exposition
 from pillion_sidecar.idleness import Idleness
 from pillion_sidecar.journal import Journal
+from pillion_sidecar.journal_room import drop_ballast, lay_ballast
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import Offset, RunFinish, RunState
@@ -145,6 +146,7 @@ class Sidecar:
     def recover(self) -> None:
         """Open the journal, and look after the writers that had not ended."""
         loop = asyncio.get_running_loop()
+        drop_ballast(self._settings.journal_path)
         self._journal = Journal(
             self._settings.journal_path,
             on_commit=lambda: loop.call_soon_threadsafe(self._delivery.wake),
@@ -239,6 +241,7 @@ class Sidecar:
             await asyncio.to_thread(self._exposition.close)
         if hasattr(self, "_journal"):
             await asyncio.to_thread(self._journal.close)
+            lay_ballast(self._settings.journal_path)
         if self._socket_path is not None:
             self._socket_path.unlink(missing_ok=True)
         for lock in self._locks:
