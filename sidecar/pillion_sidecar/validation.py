@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from pillion._version import __version__
 from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import from_key_values
 from pillion_sidecar.errors import PeerError
@@ -109,8 +110,9 @@ def check_log(raw: bytes) -> CheckedBatch:
         where = f"batch.records[{index}].{kind}"
         if kind not in _TAKEN_RECORDS:
             raise PeerError(
-                f"batch.records[{index}]: this sidecar does not take "
-                f"{kind or 'a record without content'}.",
+                f"batch.records[{index}]: this sidecar, version {__version__}, does not take "
+                f"{kind or 'a record without content that it knows'}. "
+                "Upgrade the sidecar, or leave it out.",
                 "RECORD_UNSUPPORTED",
             )
         if kind == "metric_frame":
