@@ -1,0 +1,136 @@
+"""F17: a thousand clients come back at once. Others go on, and the sidecar stays as it was.
+
+`PILLION_TEST_RECONNECTS=5000` comes back that often; by default it is a thousand times.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import SidecarProcess, environment
+
+import pillion
+from pillion._link import RETRY_MAX_S, RETRY_MIN_S, Link
+from pillion._messages import Start
+from pillion.v1 import telemetry_service_pb2 as pb2
+
+STORM = Path(__file__).with_name("storm.py")
+PROCESSES, CONNECTIONS = 4, 250
+RECONNECTS = int(os.environ.get("PILLION_TEST_RECONNECTS", "1000"))
+OPEN_FILES = 4096
+POOL_THREADS_MAX = 8
+"""What the thread pools may still grow by: none of their threads is for one connection."""
+GROWTH_BYTES_MAX = 16 * 1024 * 1024
+"""Of the sidecar over all reconnects after the first thousand; it has some 100 MiB."""
+
+
+class Storm:
+    """Processes with many connections each, which come back when told to."""
+
+    def __init__(self, address: str) -> None:
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, str(STORM), address, f"storm-{index}", str(CONNECTIONS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+            for index in range(PROCESSES)
+        ]
+        assert [self._read(process) for process in self._processes] == ["ready"] * PROCESSES
+
+    def begin(self) -> None:
+        """Have all connections come back at once."""
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write("again\n")
+            process.stdin.flush()
+
+    def end(self) -> int:
+        """Wait until they have; return how many heard their ack."""
+        return sum(int(self._read(process)) for process in self._processes)
+
+    def close(self) -> None:
+        """Let go of all."""
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+    @staticmethod
+    def _read(process: "subprocess.Popen[str]") -> str:
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def sidecar(make_sidecar: Callable[..., SidecarProcess]) -> Iterator[SidecarProcess]:
+    """Return a sidecar without W&B that may have as many open files as it takes streams."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(OPEN_FILES, before[0]), before[1]))
+    yield make_sidecar("--wandb-mode", "disabled")
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def size_of(sidecar: SidecarProcess) -> tuple[int, int, int]:
+    """Return its threads, its open files, and its memory in bytes."""
+    assert sidecar.process is not None
+    place = Path(f"/proc/{sidecar.process.pid}")
+    facts = dict(line.split(":", 1) for line in (place / "status").read_text("ascii").splitlines())
+    files = len(list((place / "fd").iterdir()))
+    return int(facts["Threads"]), files, int(facts["VmRSS"].split()[0]) * 1024
+
+
+@pytest.mark.timeout(600)
+def test_a_thousand_clients_come_back_at_once(
+    sidecar: SidecarProcess, wait_until: Callable[..., Any]
+) -> None:
+    """After a SIGKILL all are taken, a live run goes on, and nothing of the storm is left."""
+    run = pillion.init(id="live", address=sidecar.address, quiet=True)
+    storm = Storm(sidecar.address)
+    try:
+        storm.begin()
+        assert storm.end() == PROCESSES * CONNECTIONS
+        sidecar.kill()
+        sidecar.start()
+        storm.begin()
+        for value in range(100):
+            run.log({"loss": value})
+            assert run.flush(60), run.counts  # a live stream is not starved
+        assert storm.end() == PROCESSES * CONNECTIONS
+        threads, files, memory_bytes = size_of(sidecar)
+        for _ in range(max(1, RECONNECTS // (PROCESSES * CONNECTIONS))):
+            storm.begin()
+            assert storm.end() == PROCESSES * CONNECTIONS
+        after = size_of(sidecar)
+        assert after[0] <= threads + POOL_THREADS_MAX
+        assert after[1] <= files + PROCESSES * CONNECTIONS  # some are still being closed
+        assert after[2] - memory_bytes < GROWTH_BYTES_MAX
+    finally:
+        storm.close()
+    wait_until(lambda: size_of(sidecar)[1] < 100)
+    run.finish()
+    assert run.counts.acked == 100
+    rounds = 2 + max(1, RECONNECTS // (PROCESSES * CONNECTIONS))
+    totals = sidecar.call("GetStatus", pb2.GetStatusRequest()).totals
+    assert totals.journaled_row_count == 100 + rounds * PROCESSES * CONNECTIONS
+
+
+def test_clients_come_back_spread_over_their_pause() -> None:
+    """Full jitter: of a thousand clients none waits for the others, up to the longest pause."""
+    start = Start("r", "w", "allow", {}, {})
+    for failure_count in (0, 3, 100):
+        pauses = []
+        for _ in range(1000):
+            link = Link("unix:/nowhere", "", start)
+            link._failure_count = failure_count
+            pauses.append(link._pause_s())
+        bound_s = min(RETRY_MIN_S * 2**failure_count, RETRY_MAX_S)
+        slots = {int(pause_s / bound_s * 10) for pause_s in pauses}
+        assert slots == set(range(10))  # every tenth of it is used
+        assert max(pauses) <= bound_s
