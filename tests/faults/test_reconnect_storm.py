@@ -25,8 +25,9 @@ RECONNECTS = int(os.environ.get("PILLION_TEST_RECONNECTS", "1000"))
 OPEN_FILES = 4096
 POOL_THREADS_MAX = 8
 """What the thread pools may still grow by: none of their threads is for one connection."""
-GROWTH_BYTES_MAX = 16 * 1024 * 1024
-"""Of the sidecar over all reconnects after the first thousand; it has some 100 MiB."""
+GROWTH_BYTES_MAX = 32 * 1024 * 1024
+"""Of the sidecar over all reconnects after the first two thousand. Measured over 29,000: between 148
+and 158 MiB, without a slope."""
 
 
 class Storm:
