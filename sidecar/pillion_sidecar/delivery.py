@@ -72,13 +72,11 @@ class Delivery:
 
     def progress(self, sink: str, run_id: RunId) -> Progress:
         """Tell how far a sink has come with a run."""
-        progress = self._sinks[sink].progress.get(run_id, Progress())
-        error = self._sinks[sink].supervisor.error
-        return (
-            progress
-            if progress.error or not error
-            else Progress(progress.offset, progress.row_count, error)
-        )
+        return self._sinks[sink].progress.get(run_id, Progress())
+
+    def trouble(self, sink: str) -> str:
+        """Tell why no worker delivers to a sink; empty if one does."""
+        return self._sinks[sink].supervisor.error
 
     def through(self, sink: str) -> Offset:
         """Tell up to which offset the sink has confirmed everything."""

@@ -166,16 +166,17 @@ class Queries:
         self, journal: JournalReader, run: JournaledRun, sink: str, now_unix_nano: int
     ) -> safety.Standing:
         progress = self._delivery.progress(sink, run.run_id)
+        trouble = progress.error or self._delivery.trouble(sink)
         if progress.offset < run.trimmed_offset:
             # Its position has fallen back, or was not reported yet: it gets the run from the store.
             lag = max(0, run.row_count - progress.row_count)
-            return safety.Standing(sink, progress.row_count, lag, AGE_MIN_S, progress.error)
+            return safety.Standing(sink, progress.row_count, lag, AGE_MIN_S, trouble)
         behind = (
             journal.undelivered(run.run_id, progress.offset)
             if progress.offset < run.last_offset
             else None
         )
-        if behind is None:
+        if behind is None:  # a worker that is down does this run no harm
             return safety.Standing(sink, progress.row_count, 0, 0.0, progress.error)
         first_ordinal, time_unix_nano = behind
         return safety.Standing(
@@ -184,5 +185,5 @@ class Queries:
             # The worker may have gone on since the run was looked up.
             max(0, run.row_count - first_ordinal),
             max(AGE_MIN_S, (now_unix_nano - time_unix_nano) / 1e9),
-            progress.error,
+            trouble,
         )

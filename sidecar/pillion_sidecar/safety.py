@@ -124,20 +124,23 @@ def _intake(disk: run_pb2.DiskStatus) -> Iterator[str]:
 
 
 def _journaled(totals: run_pb2.StatusTotals, spool: run_pb2.SpoolStatus) -> str:
+    is_one = totals.journaled_row_count == 1
     rows = count_text(totals.journaled_row_count, "row")
     runs = count_text(totals.run_count, "run")
-    are = "is" if totals.journaled_row_count == 1 else "are"
-    lost = list(_lost(totals))
-    if lost:
+    lost = " and ".join(_lost(totals))
+    if totals.dropped_row_count:
         # A dropped row may have been journaled before, or never; both are true of this.
-        journaled = f"{rows} of {runs} {'was' if are == 'is' else 'were'} journaled"
-        return f"{' and '.join(lost)}; {journaled}, and what was not dropped is on disk"
+        journaled = f"{rows} of {runs} {'was' if is_one else 'were'} journaled"
+        return f"{lost}; {journaled}, and what was not dropped is on disk"
     if not totals.run_count:
-        return "nothing was logged yet"
-    if not totals.journaled_row_count:
-        return f"{runs} {'has' if totals.run_count == 1 else 'have'} started, without rows yet"
-    every = "" if spool.file_count or totals.journaled_row_count == 1 else "all "
-    return f"{every}{rows} of {runs} {are} on disk"
+        on_disk = "nothing was logged yet"
+    elif not totals.journaled_row_count:
+        on_disk = f"{runs} {'has' if totals.run_count == 1 else 'have'} started, without rows yet"
+    else:
+        every = "" if lost or spool.file_count or is_one else "all "
+        taken = " that were taken" if lost and not is_one else ""
+        on_disk = f"{every}{rows} of {runs}{taken} {'is' if is_one else 'are'} on disk"
+    return f"{lost}; {on_disk}" if lost else on_disk
 
 
 def _lost(totals: run_pb2.StatusTotals) -> Iterator[str]:

@@ -82,24 +82,35 @@ def test_runs_that_a_sink_cannot_take_are_told() -> None:
     assert "the store is 7 rows behind, and cannot take 1 run now;" in sentence(response)
 
 
+TAKEN = "12,000 rows of 3 runs that were taken are on disk; "
+JOURNALED = "12,000 rows of 3 runs were journaled, and what was not dropped is on disk; "
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"refused_row_count": 1}, "1 row was refused; "),
-        ({"refused_row_count": 2000}, "2,000 rows were refused; "),
-        ({"refused_value_count": 3}, "3 values were refused; "),
-        ({"dropped_row_count": 9}, "9 rows were dropped; "),
+        ({"refused_row_count": 1}, "1 row was refused; " + TAKEN),
+        ({"refused_row_count": 2000}, "2,000 rows were refused; " + TAKEN),
+        ({"refused_value_count": 3}, "3 values were refused; " + TAKEN),
+        ({"dropped_row_count": 9}, "9 rows were dropped; " + JOURNALED),
         (
             {"dropped_row_count": 1, "refused_row_count": 2, "refused_value_count": 1},
-            "1 row was dropped and 2 rows were refused and 1 value was refused; ",
+            "1 row was dropped and 2 rows were refused and 1 value was refused; " + JOURNALED,
+        ),
+        (
+            {"refused_row_count": 5, "journaled_row_count": 0, "run_count": 1},
+            "5 rows were refused; 1 run has started, without rows yet; ",
+        ),
+        (
+            {"refused_row_count": 5, "journaled_row_count": 1, "run_count": 1},
+            "5 rows were refused; 1 row of 1 run is on disk; ",
         ),
     ],
 )
 def test_what_was_refused_or_dropped_comes_first(fields: dict[str, int], said: str) -> None:
     """And nobody says "all" any more."""
     text = sentence(status(**fields))
-    rest = "12,000 rows of 3 runs were journaled, and what was not dropped is on disk; "
-    assert text.startswith(said + rest)
+    assert text.startswith(said)
     assert "All" not in text
     assert not is_safe(status(**fields))
 
