@@ -108,6 +108,6 @@ def test_a_worker_that_cannot_work_says_why(reports: Reports) -> None:
     """Until one does."""
     reports.say("wandb", failed="wandb is not installed")
     assert [worker.error for worker in reports.delivery.workers] == ["", "wandb is not installed"]
-    assert reports.delivery.progress("wandb", RUN).error == "wandb is not installed"
+    assert reports.delivery.trouble("wandb") == "wandb is not installed"
     reports.reach("wandb", 1)
     assert [worker.error for worker in reports.delivery.workers] == ["", ""]
