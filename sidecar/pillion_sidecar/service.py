@@ -98,6 +98,7 @@ class TelemetryService:
         # Also of a caller that has gone meanwhile: its run is on disk all the same.
         durable.add_done_callback(look_after)
         started = await asyncio.shield(durable)
+        log.info("writer started", extra={"run_id": start.run_id, "writer_id": start.writer_id})
         return telemetry_service_pb2.StartRunResponse(
             run_id=start.run_id,
             writer_id=start.writer_id,
@@ -179,6 +180,8 @@ class TelemetryService:
             )
         )
         self._liveness.remove(finish.run_id, finish.writer_id)
+        how = {"run_id": finish.run_id, "writer_id": finish.writer_id, "run": ended.state.name}
+        log.info("writer ended", extra=how)
         return telemetry_service_pb2.FinishRunResponse(
             state=ended.state.proto_name, journaled_row_count=ended.row_count
         )
@@ -290,6 +293,8 @@ async def abort(context: _Context, error: Exception) -> NoReturn:
     """End a call with an error: ours as it is, others as INTERNAL without their details."""
     if isinstance(error, PillionError):
         code = code_of(error)
+        if isinstance(error, LimitError | DiskError):
+            log.warning("a call was refused", extra={"reason": error.reason})
     else:
         log.error("an RPC failed", exc_info=error)
         code = grpc.StatusCode.INTERNAL

@@ -31,8 +31,10 @@ def test_sidecar_and_workers_log_events_as_json(
     code, output = sidecar.stop()
     assert code == 0
     told = events(output)
-    assert [event["event"] for event in told] == ["listening", "worker ended", "stopping"]
-    assert told[1]["sink"] == "store"
+    assert [event["event"] for event in told] == [
+        *("listening", "writer started", "writer ended", "worker ended", "stopping")
+    ]
+    assert (told[1]["run_id"], told[2]["run"], told[3]["sink"]) == ("r", "FINISHED", "store")
     assert {"time", "level", "logger"} <= set(told[1])
     logs = "".join(path.read_text("utf-8") for path in (sidecar.data_dir / "logs").iterdir())
     assert CANARY not in output + logs

@@ -217,8 +217,8 @@ def test_a_second_sidecar_says_who_has_the_place_and_a_third_follows_a_killed_on
     ]
     for place in places:
         second = subprocess.run([*serve, *place], capture_output=True, text=True, check=False)
-        assert second.returncode == 1
-        assert f"process {sidecar.process.pid}, has the" in second.stderr
+        assert second.returncode == 75
+        assert f"process {sidecar.process.pid} at " in second.stderr
     assert start(sidecar).run_id == "run"
     sidecar.kill()
     sidecar.start()
