@@ -12,6 +12,12 @@ import pytest
 from processes import WAIT_S, SidecarProcess, environment
 
 
+@pytest.fixture(autouse=True)
+def own_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what this test's own clients spool away from the user's."""
+    monkeypatch.setenv("PILLION_SPOOL_DIR", str(tmp_path / "spool"))
+
+
 @pytest.fixture
 def make_sidecar(tmp_path: Path) -> Iterator[Callable[..., SidecarProcess]]:
     """Return a function that starts sidecars on one data directory; flags as on the command."""

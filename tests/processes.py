@@ -26,7 +26,7 @@ class SidecarProcess:
     """A sidecar as `pillion serve` starts it. It can be stopped, killed and started again."""
 
     def __init__(self, directory: Path, *flags: str, listen: str = "") -> None:
-        self.data_dir = directory / "data"
+        self.data_dir, self.spool_dir = directory / "data", directory / "spool"
         # Short, whatever the test's name: a socket's path may have 107 bytes.
         self._socket_dir = Path(tempfile.mkdtemp(prefix="pillion-test-"))
         self.listen = listen or f"unix:{self._socket_dir}/s.sock"
@@ -58,7 +58,7 @@ class SidecarProcess:
                 pass_fds=[ready_theirs],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(**variables),
+                env=environment(**{"PILLION_SPOOL_DIR": str(self.spool_dir)} | variables),
             )
         os.close(ready_theirs)
         with os.fdopen(ready, encoding="utf-8") as file:

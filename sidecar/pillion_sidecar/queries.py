@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion._version import __version__
+from pillion.spool import SUFFIX_DAMAGED, spool_directory, spool_files
 from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
 from pillion_sidecar import answers, safety
 from pillion_sidecar.compare import check_run_ids
@@ -98,6 +100,7 @@ class Queries:
                 active_run_ids=active if mode is not WandbMode.DISABLED else [],
             ),
             disk=run_pb2.DiskStatus(**asdict(room)),
+            spool=await asyncio.to_thread(_spool_status),
             workers=[
                 run_pb2.WorkerStatus(
                     sink=worker.sink,
@@ -187,3 +190,21 @@ class Queries:
             max(AGE_MIN_S, (now_unix_nano - time_unix_nano) / 1e9),
             trouble,
         )
+
+
+def _spool_status() -> run_pb2.SpoolStatus:
+    """Look at the spool directory."""
+    directory = spool_directory()
+    status = run_pb2.SpoolStatus(directory=str(directory))
+    try:
+        for path in spool_files(directory):
+            with suppress(FileNotFoundError):  # taken meanwhile
+                status.size_bytes += path.stat().st_size
+                status.file_count += 1
+        damaged = sorted(directory.glob(f"*{SUFFIX_DAMAGED}"))
+    except OSError as error:
+        status.last_error = f"{directory}: {error.strerror}"
+    else:
+        if damaged:
+            status.last_error = f"{damaged[0].name} is damaged; what could be read of it was taken"
+    return status

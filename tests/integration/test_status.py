@@ -12,6 +12,7 @@ import pytest
 from processes import SidecarProcess
 
 import pillion
+from pillion.spool import Spool
 from pillion.v1 import telemetry_service_pb2 as pb2
 
 
@@ -97,3 +98,19 @@ def test_what_a_writer_refused_and_lost_is_told(sidecar: SidecarProcess) -> None
     run = status.runs[0]
     assert (run.dropped_row_count, run.refused_row_count, run.refused_value_count) == (7, 2, 1)
     assert not status.is_safe
+
+
+def test_what_waits_in_the_spool_is_told(sidecar: SidecarProcess, tmp_path: Path) -> None:
+    """A file that a living trainer holds counts too; then nobody says "all"."""
+    directory = tmp_path / "spool"
+    sidecar.start(PILLION_SPOOL_DIR=str(directory))
+    log_rows(sidecar)
+    spool = Spool.create(directory, "s", "w", 2**20)
+    status = status_of(sidecar)
+    assert (status.spool.directory, status.spool.file_count) == (str(directory), 1)
+    assert status.spool.size_bytes == spool.size_bytes
+    assert status.sentence.startswith(
+        "3 rows of 1 run are on disk; 1 spool file (8 bytes) waits to be taken in; "
+    )
+    spool.remove()
+    assert status_of(sidecar).sentence.startswith("All 3 rows")
