@@ -37,7 +37,8 @@ class Proxy:
         """Break all connections with a reset; new ones go through."""
         with self._lock:
             for each in self._open:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with suppress(OSError):  # it has ended by itself
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 _break(each)
             self._open.clear()
 
