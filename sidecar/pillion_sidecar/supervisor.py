@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-RESTART_MIN_S, RESTART_MAX_S = 0.1, 30.0
+RESTART_MIN_S, RESTART_MAX_S = 0.1, 5.0
+"""Pauses before a restart: once what kills a worker has ended, it works again within seconds."""
 STABLE_S = 60.0
 """A worker that has run for so long is restarted at once."""
 BEAT_INTERVAL_S = 5.0

@@ -101,6 +101,8 @@ class Trainers:
     def close(self) -> None:
         """End those that are left."""
         for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.close()
             process.kill()
             process.wait()
 
