@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def environment(**more: str) -> dict[str, str]:
 def pids_below(pid: int) -> Sequence[int]:
     """Return the processes that a process, and those that they, have started."""
     found: list[int] = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, tasks.read_text(encoding="ascii").split()):
-            found += [child, *pids_below(child)]
+    with suppress(OSError):  # it is just ending
+        for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, tasks.read_text(encoding="ascii").split()):
+                found += [child, *pids_below(child)]
     return found

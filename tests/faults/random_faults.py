@@ -1,4 +1,4 @@
-"""Faults at random: kills and stops over trainers, sidecar, workers and wandb-core.
+"""Faults at random: kills, stops, a full disk, a cut network, over all processes.
 
 What happens is decided by the seed alone; when exactly it hits is the machine's. Trainers that
 died are followed by others, some of which go on with the same run.
@@ -9,11 +9,12 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
-from faults.scene import Scene, Trainer, stop_for
+from faults.proxy import Proxy
+from faults.scene import Scene, Trainer, fill, stop_for
 
 TRAINER_COUNT = 4
 ROWS_PER_S = 60.0
@@ -24,9 +25,28 @@ PAUSE_S_MAX = 0.4
 class RandomFaults:
     """Does one fault after the other to a scene. Whatever it does, it leaves the scene running."""
 
-    def __init__(self, scene: Scene, seed: int) -> None:
-        """Start the sidecar and the trainers."""
+    def __init__(
+        self,
+        scene: Scene,
+        seed: int,
+        *,
+        rows_per_s: float = ROWS_PER_S,
+        proxy: Proxy | None = None,
+        disk: Path | None = None,
+    ) -> None:
+        """Start the sidecar and the trainers.
+
+        Args:
+            scene: Where it happens; not started yet.
+            seed: Decides what is done.
+            rows_per_s: What each trainer logs.
+            proxy: The way that trainers take, to be cut; None: none is.
+            disk: The small disk that holds the data, to be filled; None: none is.
+        """
         self._scene = scene
+        self._rows_per_s, self._proxy, self._disk = rows_per_s, proxy, disk
+        self.spares_sidecar = False
+        """Whether sidecar and workers are left alive, so that their memory can be watched."""
         self._random = random.Random(seed)
         self._run_count = 0
         self.recoveries_s: list[float] = []
@@ -42,17 +62,16 @@ class RandomFaults:
 
     def strike(self, *, is_awaited: bool) -> None:
         """Do a fault; then wait until fresh rows are acked, or let the next one come at once."""
-        faults: list[tuple[int, Callable[[], None]]] = [
-            (3, self.kill_trainer),
-            (3, self.kill_sidecar),
-            (2, self.kill_store_worker),
-            (2, self.kill_wandb_worker),
-            (2, self.kill_wandb_core),
-            (1, self.restart_sidecar),
-            (1, self.stop_sidecar),
-        ]
-        weights, choices = zip(*faults, strict=True)
-        fault = self._random.choices(choices, weights)[0]
+        faults = {self.kill_trainer: 3}
+        if not self.spares_sidecar:
+            faults |= {self.kill_sidecar: 3, self.restart_sidecar: 1, self.stop_sidecar: 1}
+            faults |= {self.kill_store_worker: 2, self.kill_wandb_worker: 2}
+            faults |= {self.kill_wandb_core: 2}
+        if self._proxy is not None:
+            faults[self.cut_network] = 2
+        if self._disk is not None:
+            faults[self.fill_disk] = 1
+        (fault,) = self._random.choices(list(faults), list(faults.values()))
         pause_s = self._random.uniform(0, PAUSE_S_MAX)
         self.done[fault.__name__] = self.done.get(fault.__name__, 0) + 1
         self.trail.append(f"{datetime.now(UTC).time()} {fault.__name__}")
@@ -101,6 +120,20 @@ class RandomFaults:
         """SIGKILL W&B's own process."""
         self._kill(self._scene.wandb_core())
 
+    def cut_network(self) -> None:
+        """Break all connections for a moment."""
+        assert self._proxy is not None
+        self._proxy.cut()
+        threading.Event().wait(PAUSE_S_MAX)
+        self._proxy.heal()
+
+    def fill_disk(self) -> None:
+        """Fill the disk for a moment."""
+        assert self._disk is not None
+        filler = fill(self._disk)
+        threading.Event().wait(PAUSE_S_MAX)
+        filler.unlink()
+
     def _kill(self, pid: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -108,4 +141,5 @@ class RandomFaults:
     def _add_trainer(self, run_id: str = "") -> Trainer:
         self._run_count += 1
         run_id = run_id or f"random-{self._run_count}"
-        return self._scene.add_trainer(run_id, rows_per_s=ROWS_PER_S)
+        address = self._proxy.address if self._proxy else ""
+        return self._scene.add_trainer(run_id, rows_per_s=self._rows_per_s, address=address)

@@ -130,20 +130,23 @@ class Scene:
         return self.trainers[-1]
 
     def worker(self, sink: str) -> int:
-        """Return the process that drives a sink: the one that holds its lock."""
+        """Return the process that drives a sink."""
+        return int(wait_until(lambda: self.processes().get(sink), f"there is a {sink} worker"))
 
-        def find() -> int:
-            assert self.sidecar.process is not None
-            lock = self.sidecar.data_dir / f"sink-{sink}.lock"
-            for pid in pids_below(self.sidecar.process.pid):
-                try:
-                    if any(each.resolve() == lock for each in Path(f"/proc/{pid}/fd").iterdir()):
-                        return pid
-                except OSError:  # it is just ending
-                    continue
-            return 0
-
-        return int(wait_until(find, f"there is a {sink} worker"))
+    def processes(self) -> dict[str, int]:
+        """Return the sidecar's process and its workers', those that hold a sink's lock."""
+        process = self.sidecar.process
+        if process is None or process.poll() is not None:
+            return {}
+        found = {"sidecar": process.pid}
+        locks = {self.sidecar.data_dir / f"sink-{sink}.lock": sink for sink in ("store", "wandb")}
+        for pid in pids_below(process.pid):
+            try:
+                files = {each.resolve() for each in Path(f"/proc/{pid}/fd").iterdir()}
+            except OSError:  # it is just ending
+                continue
+            found |= {sink: pid for lock, sink in locks.items() if lock in files}
+        return found
 
     def wandb_core(self) -> int:
         """Return the process of W&B's SDK that writes its files."""
