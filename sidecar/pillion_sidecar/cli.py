@@ -62,6 +62,9 @@ def serve(
     wandb_mode: Annotated[
         WandbMode | None, typer.Option(help="`offline` writes W&B's files; `disabled` does not.")
     ] = None,
+    spool_dir: Annotated[
+        Path | None, typer.Option(help="Where trainers leave what no sidecar took.")
+    ] = None,
     drain_timeout_s: Annotated[
         float | None, typer.Option(help="How long a stop may take to deliver what is left.")
     ] = None,
@@ -99,6 +102,7 @@ def serve(
             data_dir=data_dir,
             listen=listen,
             wandb_mode=wandb_mode,
+            spool_dir=spool_dir,
             drain_timeout_s=drain_timeout_s,
             disk_reserve_bytes=disk_reserve_bytes,
             metric_keys_max=metric_keys_max,

@@ -24,7 +24,7 @@ from typing import Any
 from pillion.v1 import record_pb2
 from pillion_sidecar import salvage
 from pillion_sidecar.errors import DiskError, LimitError, StateError
-from pillion_sidecar.journal_ledger import KEYS_MAX, Ended, Ledger, Started
+from pillion_sidecar.journal_ledger import KEYS_MAX, Ended, Ledger, Standing, Started
 from pillion_sidecar.journal_reader import BUSY_TIMEOUT_MS
 from pillion_sidecar.journal_room import Gauge, Room
 from pillion_sidecar.journal_tables import meta, open_journal
@@ -129,6 +129,10 @@ class Journal:
         return self._submit(
             lambda: self._ledger.start(start, may_resume=may_resume, must_resume=must_resume)
         )
+
+    def standing(self, run_id: RunId, writer_id: WriterId) -> Future[Standing | None]:
+        """Tell how a writer stands; None: it is not known."""
+        return self._submit(lambda: self._ledger.standing(run_id, writer_id))
 
     def append(self, batch: CheckedBatch) -> Future[int]:
         """Append a batch; resolves to the writer's last sequence on disk.

@@ -48,6 +48,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How a writer stands."""
+
+    last_sequence: int
+    state: RunState
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How a run stands after one of its writers has ended."""
 
@@ -140,6 +148,11 @@ class Ledger:
             )
             self._insert(start.run_id, start.writer_id, 0, EntryKind.START, run, 0, payload)
         return Started(writer.last_sequence, is_resumed, run.next_ordinal)
+
+    def standing(self, run_id: RunId, writer_id: WriterId) -> Standing | None:
+        """Tell how a writer stands; None: it is not known."""
+        writer = self._writer(run_id, writer_id)
+        return None if writer is None else Standing(writer.last_sequence, writer.state)
 
     def append(self, batch: CheckedBatch) -> int:
         """Append a batch; return its writer's last sequence."""

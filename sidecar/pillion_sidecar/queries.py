@@ -9,7 +9,6 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import TypeVar
@@ -17,9 +16,9 @@ from typing import TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion._version import __version__
-from pillion.spool import SUFFIX_DAMAGED, spool_directory, spool_files
 from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
 from pillion_sidecar import answers, safety
+from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.compare import check_run_ids
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import StateError
@@ -44,8 +43,11 @@ _Response = TypeVar("_Response")
 class Queries:
     """Answers the service's questions. Used from the event loop only."""
 
-    def __init__(self, settings: Settings, journal: Journal, delivery: Delivery) -> None:
-        self._settings, self._journal, self._delivery = settings, journal, delivery
+    def __init__(
+        self, settings: Settings, journal: Journal, delivery: Delivery, adoption: Adoption
+    ) -> None:
+        self._settings, self._journal = settings, journal
+        self._delivery, self._adoption = delivery, adoption
         self._has_news = False
         """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
@@ -100,7 +102,7 @@ class Queries:
                 active_run_ids=active if mode is not WandbMode.DISABLED else [],
             ),
             disk=run_pb2.DiskStatus(**asdict(room)),
-            spool=await asyncio.to_thread(_spool_status),
+            spool=run_pb2.SpoolStatus(**asdict(self._adoption.status())),
             workers=[
                 run_pb2.WorkerStatus(
                     sink=worker.sink,
@@ -190,21 +192,3 @@ class Queries:
             max(AGE_MIN_S, (now_unix_nano - time_unix_nano) / 1e9),
             trouble,
         )
-
-
-def _spool_status() -> run_pb2.SpoolStatus:
-    """Look at the spool directory."""
-    directory = spool_directory()
-    status = run_pb2.SpoolStatus(directory=str(directory))
-    try:
-        for path in spool_files(directory):
-            with suppress(FileNotFoundError):  # taken meanwhile
-                status.size_bytes += path.stat().st_size
-                status.file_count += 1
-        damaged = sorted(directory.glob(f"*{SUFFIX_DAMAGED}"))
-    except OSError as error:
-        status.last_error = f"{directory}: {error.strerror}"
-    else:
-        if damaged:
-            status.last_error = f"{damaged[0].name} is damaged; what could be read of it was taken"
-    return status

@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pillion.address import AddressError
 from pillion.v1 import telemetry_service_pb2
+from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.exposition import Exposition
@@ -87,6 +88,7 @@ class Sidecar:
         self._journal: Journal
         self._server: grpc.aio.Server
         self._health: health.aio.HealthServicer
+        self._adoption: Adoption
         self._queries: Queries
         self._exposition: Exposition | None = None
         self.address = str(settings.address)
@@ -158,7 +160,12 @@ class Sidecar:
         self._catch_up()
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
-        self._queries = Queries(self._settings, self._journal, self._delivery)
+        self._adoption = Adoption(
+            self._settings.spool_dir,
+            self._journal,
+            lambda *writer: loop.call_soon_threadsafe(self._liveness.remove, *writer),
+        )
+        self._queries = Queries(self._settings, self._journal, self._delivery, self._adoption)
 
     async def listen(self) -> None:
         """Start the workers and the gRPC server."""
@@ -194,6 +201,7 @@ class Sidecar:
         if self._settings.address.path is None:
             self.address = f"{self._settings.address.host}:{port}"
         self._delivery.start()
+        self._adoption.start()
         if self._settings.metrics_port is not None:
             loop = asyncio.get_running_loop()
             self._exposition = Exposition(
@@ -225,6 +233,7 @@ class Sidecar:
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STREAMS_GRACE_S)
+        await asyncio.to_thread(self._adoption.stop)
         if not await self._delivery.drain(self._settings.drain_timeout_s):
             log.warning(
                 "not everything was delivered in time; it is on disk, and delivery goes on with "
@@ -236,6 +245,8 @@ class Sidecar:
         """Let go of everything; also after a start that failed half-way."""
         if hasattr(self, "_server"):
             await self._server.stop(None)
+        if hasattr(self, "_adoption"):
+            await asyncio.to_thread(self._adoption.stop)
         await self._delivery.stop()
         if self._exposition is not None:
             await asyncio.to_thread(self._exposition.close)
@@ -303,7 +314,8 @@ class Sidecar:
         self._journal.condemn(cause)
 
     async def _watch_idleness(self, grace_s: float) -> None:
-        await Idleness(self._settings, self._liveness, self._delivery).wait(grace_s)
+        idleness = Idleness(self._settings, self._liveness, self._delivery, self._adoption)
+        await idleness.wait(grace_s)
         log.info("nobody is here any more", extra={"idle_s": grace_s})
         self._stopping.set()
 

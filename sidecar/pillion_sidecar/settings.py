@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from pillion.address import Address, AddressError, default_address
+from pillion.spool import spool_directory
 from pillion_sidecar.errors import SettingsError
 
 NETWORK_FILESYSTEMS = {
@@ -94,6 +95,8 @@ class Settings(BaseSettings):
     listen: str = Field(default_factory=lambda: str(default_address()))
     """`unix:PATH`, or `HOST:PORT` on loopback."""
     wandb_mode: WandbMode = WandbMode.OFFLINE
+    spool_dir: Path = Field(default_factory=spool_directory)
+    """Where trainers that had no sidecar left what they logged."""
     drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     """How long a stop may take to deliver what is left."""
     disk_reserve_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
@@ -105,15 +108,17 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Where `GET /metrics` is answered, on 127.0.0.1; None: nowhere, 0: at a free port."""
 
+    @field_validator("spool_dir")
+    @classmethod
+    def _absolute_spool(cls, path: Path) -> Path:
+        return _absolute(path)
+
     @field_validator("data_dir")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
+    def _absolute_data(cls, path: Path) -> Path:
         if not set("?#%").isdisjoint(str(path)):
             raise ValueError("a '?', '#' or '%' in it would be read as part of a database's URL")
-        try:
-            return path.expanduser().absolute()
-        except RuntimeError as error:  # ~somebody whom nobody knows
-            raise ValueError(str(error)) from error
+        return _absolute(path)
 
     @field_validator("listen")
     @classmethod
@@ -162,6 +167,13 @@ class Settings(BaseSettings):
     def token_path(self) -> Path:
         """The token that TCP callers must show."""
         return self.data_dir / "token"
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # ~somebody whom nobody knows
+        raise ValueError(str(error)) from error
 
 
 def load(file: Path | None = None, **flags: Any) -> Settings:
