@@ -114,6 +114,8 @@ class Run:
             is_plain = PLAIN_TYPES.issuperset(map(type, row.values()))
             if not is_plain:
                 row = read_row(row, self._refused)
+            if step is not None and (type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX):
+                step = min(max(operator.index(step), _STEP_MIN), _STEP_MAX)
             if commit is False or self._uncommitted is not None:
                 kept, kept_step = self._uncommitted or ({}, None)
                 step, is_plain = kept_step if step is None else step, False
@@ -124,16 +126,18 @@ class Run:
                 self._uncommitted = None
             if step is None:
                 step = next(self._steps)
-            elif type(step) is not int or not _STEP_MIN <= step <= _STEP_MAX:
-                step = min(max(operator.index(step), _STEP_MIN), _STEP_MAX)
             if (len(self._queue) >= self._rows_max and not self._is_awoken()) or not row:
-                self._refuse()
+                self._refused.rows += 1
+                self._warn_of_refusal()
                 return
             time_ns = time.time_ns()
             self._queue.append((step, time_ns, row) if is_plain else row_of(step, time_ns, row))
         except Exception:  # noqa: BLE001 - telemetry never hurts training
-            with suppress(Exception):  # at the very end of the stack even that fails
-                self._refuse()
+            self._refused.rows += 1
+            try:  # noqa: SIM105 - at the end of the stack there is no room for another call
+                self._warn_of_refusal()
+            except Exception:  # noqa: BLE001, S110
+                pass
 
     def log_console(self, lines: list[str], stream: int = 0) -> None:
         """Log lines that were printed, without their line ends; for `pillion run`.
@@ -284,8 +288,7 @@ class Run:
         else:
             self._queue.append(Update(kind, values))
 
-    def _refuse(self) -> None:
-        self._refused.rows += 1
+    def _warn_of_refusal(self) -> None:
         if self._refused.rows == 1:
             warn(
                 "pillion: a row of run %s was refused: %s. More are only counted.",

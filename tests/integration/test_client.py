@@ -307,3 +307,49 @@ def test_odd_arguments_neither_stop_training_nor_the_end(
     run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="odd")).run
     assert (run.state, run.exit_code) == (record_pb2.RUN_STATE_FAILED, 1)
     assert run.row_count == 1
+
+
+def test_first_init_of_a_process_joins_the_run_of_its_environment(
+    sidecar: Any, run_python: Callable[..., Any]
+) -> None:
+    """As `pillion run` asks; a later one starts a run of its own, a child process joins too."""
+    code = (
+        "import multiprocessing, sys, pillion\n"
+        "first = pillion.init(config={'lr': 1}, quiet=True); first.log({'loss': 1.0})\n"
+        "second = pillion.init(quiet=True)\n"
+        "third = pillion.init(id='mine', quiet=True)\n"
+        "assert (first.id, third.id) == ('joined', 'mine')\n"
+        "assert second.id not in ('joined', 'mine')\n"
+        "if len(sys.argv) == 1:\n"
+        "    import subprocess\n"
+        "    command = [sys.executable, '-c', open('code.py').read(), 'child']\n"
+        "    subprocess.run(command, check=True)\n"
+    )
+    starter = run_python(
+        "import subprocess, sys\n"
+        "open('code.py', 'w').write(sys.argv[1])\n"
+        "sys.exit(subprocess.run([sys.executable, 'code.py']).returncode)",
+        code,
+        PILLION_ADDRESS=sidecar.address,
+        PILLION_RUN_ID="joined",
+    )
+    _, errors = starter.communicate(timeout=60)
+    assert starter.returncode == 0, errors
+    run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="joined")).run
+    assert (run.state, run.row_count) == (record_pb2.RUN_STATE_FINISHED, 2)
+    assert from_key_values(run.config) == {"lr": 1}
+
+
+def test_what_was_refused_is_told_to_the_sidecar(
+    sidecar: Any, run_python: Callable[..., Any]
+) -> None:
+    """With the batches and with the end, so that it can be asked for where the run is."""
+    code = (
+        "import pillion\n"
+        "run = pillion.init(id='refusing', quiet=True)\n"
+        "run.log({'loss': 1.0, 'odd': 'text'}); run.log({'odd': 'text'})\n"
+    )
+    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    trainer.communicate(timeout=60)
+    (status,) = sidecar.call("GetStatus", pb2.GetStatusRequest(run_id="refusing")).runs
+    assert (status.refused_row_count, status.refused_value_count) == (1, 2)

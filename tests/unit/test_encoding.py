@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pillion import _encoding
 from pillion._batch import Row, Update
+from pillion._counts import Refused
 from pillion._encoding import BATCH_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, Encoder
 from pillion.plain import to_plain_dict
 from pillion.v1 import telemetry_service_pb2
@@ -262,3 +264,41 @@ def test_console_lines_are_a_record_of_their_own_in_order() -> None:
     assert (found.stream, found.time_unix_nano) == (2, 3)
     assert list(found.lines) == ["one", "two"]
     assert batch.row_count == 2
+
+
+def test_metrics_of_a_writer_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Values of more are left out and counted, with one warning; those that are known go on."""
+    monkeypatch.setattr(_encoding, "KEYS_MAX", 5)
+    encoder = Encoder("run", "w")
+    encode(encoder, [Row(0, 0, {f"m{index}": 1.0}) for index in range(8)])
+    assert (encoder.row_count, encoder.refused_row_count) == (5, 3)
+    (batch,) = encode(
+        encoder, [Row(1, 0, {"m0": 2.0, "m7": 2.0}), Row(1, 0, {"m0": 2.0, "m7": 2.0})]
+    )
+    assert exactly(decode([batch])) == exactly([Row(1, 0, {"m0": 2.0})] * 2)
+    assert (encoder.refused_row_count, encoder.refused_value_count) == (3, 5)
+    assert caplog.text.count("the most that are taken") == 1
+
+
+def test_a_million_metrics_are_a_hundred_thousand() -> None:
+    """At the real bound, as a loop that makes up names logs them."""
+    encoder = Encoder("run", "w")
+    for start in range(0, 1_000_000, 5_000):
+        row = {f"metric/{index}": 1.0 for index in range(start, start + 5_000)}
+        list(encoder.encode([Row(0, 0, row)]))
+    assert encoder.row_count == _encoding.KEYS_MAX // 5_000
+    assert encoder.refused_value_count == 1_000_000 - _encoding.KEYS_MAX
+
+
+def test_batch_says_what_was_refused_so_far() -> None:
+    """By the queue before, and by the encoder itself; it only grows."""
+    refused = Refused(rows=3, values=4)
+    encoder = Encoder("run", "w", refused)
+    told = []
+    for row in ({"a": 1.0, "": 1.0}, {"": 1.0}, {"a": 1.0}):
+        for batch in encoder.encode([Row(0, 0, row)]):
+            message = telemetry_service_pb2.LogMetricsRequest.FromString(batch.message).batch
+            told.append((message.refused_row_count, message.refused_value_count))
+    assert told == [(3, 5), (4, 6)]

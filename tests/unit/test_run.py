@@ -272,7 +272,8 @@ def test_every_committed_call_is_a_row_or_counted(calls: list[tuple[Any, Any, An
     run._rows_max = 8
     for data, step, commit in calls:
         run.log(data, step=step, commit=commit)
-    committed = sum(commit is not False for _, _, commit in calls)
+    # A step that is none is refused at once, whether committed or not.
+    committed = sum(commit is not False or step == "no step" for _, step, commit in calls)
     assert run.counts.queued + run.counts.refused == committed
     assert run.counts.queued <= 8
     run.abandon()
@@ -331,6 +332,30 @@ def test_values_without_commit_wait_for_the_next_row(run: Run) -> None:
     run.log({"c": 3.0})
     run.log({"d": 4.0})
     assert rows(run) == [(0, {"a": 1.0, "b": 2.0, "c": 3.0}), (1, {"d": 4.0})]
+
+
+def test_step_without_commit_is_the_rows_unless_the_commit_gives_another(run: Run) -> None:
+    """The last one that was given stands; the writer's own count is used for neither."""
+    run.log({"a": 1.0}, step=5, commit=False)
+    run.log({"b": 1.0}, commit=False)
+    run.log({"c": 1.0})
+    run.log({"a": 2.0}, step=6, commit=False)
+    run.log({"b": 2.0}, step=7, commit=False)
+    run.log({"c": 2.0}, step=8)
+    run.log({"d": 1.0})
+    run.log({}, step=9, commit=False)
+    run.log({"e": 1.0})
+    assert [(step, [*row]) for step, row in rows(run)] == [
+        *((5, ["a", "b", "c"]), (8, ["a", "b", "c"]), (0, ["d"]), (9, ["e"])),
+    ]
+
+
+def test_step_that_is_none_is_refused_at_once(run: Run) -> None:
+    """Also without commit: it does not cost the row that it would have been kept for."""
+    run.log({"a": 1.0}, step=HostileAttributes(), commit=False)  # type: ignore[arg-type]
+    run.log({"b": 1.0})
+    assert rows(run) == [(0, {"b": 1.0})]
+    assert run.counts.refused == 1
 
 
 def test_values_without_commit_are_committed_by_an_empty_row(run: Run) -> None:
