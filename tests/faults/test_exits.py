@@ -173,9 +173,9 @@ def test_end_waits_for_a_frozen_sidecar_no_longer_than_it_says(
     assert trainer.stdout.readline() == "ready\n"
     sidecar.process.send_signal(signal.SIGSTOP)
     _, errors = trainer.communicate("\n", timeout=60)
-    sidecar.process.send_signal(signal.SIGCONT)
     assert trainer.returncode == 0
     assert "ended without a sidecar" in errors
     (spooled,) = read_spool(tmp_path / "spool")
+    sidecar.process.send_signal(signal.SIGCONT)
     assert [step for step, _ in spooled.rows] == [*range(100)]
     assert spooled.finish is not None

@@ -22,6 +22,8 @@ from pillion_sidecar.store import Store
 FORK_EPOCHS = 50
 SPAWN_EPOCHS = FORK_EPOCHS if "PILLION_SOAK" in os.environ else 3
 WORKERS, BATCHES = 4, 8
+LEFT = "left"
+"""A directory from which no sidecar takes anything: what is left there is looked at."""
 
 TRAINING = """
 import multiprocessing, os, sys, threading, time, warnings
@@ -70,6 +72,7 @@ def train(sidecar: Any, run_python: Callable[..., Any], tmp_path: Path) -> Calla
             code,
             *(method, str(epochs)),
             PILLION_ADDRESS=sidecar.address,
+            PILLION_SPOOL_DIR=str(tmp_path / LEFT),
             CHILDREN_LOG=children_log,
         )
         output, errors = trainer.communicate(timeout=540)
@@ -101,7 +104,7 @@ def test_data_loader_beside_a_run(
     assert int(exit_count) >= epochs * WORKERS
     assert exits.strip() == "{0}"
     assert steps_of(sidecar, "loading") == [*range(epochs * BATCHES)]
-    assert read_spool(tmp_path / "spool") == []
+    assert read_spool(tmp_path / LEFT) == []
 
 
 @pytest.mark.timeout(600)
@@ -112,7 +115,7 @@ def test_data_loader_whose_workers_log(
     epochs = 5
     _, acked, refused, _, exits = train("fork", epochs, "fork")
     assert (int(acked), int(refused), exits.strip()) == (epochs * BATCHES, 0, "{0}")
-    files = read_spool(tmp_path / "spool")
+    files = read_spool(tmp_path / LEFT)
     assert len({spooled.start.writer_id for spooled in files}) == len(files) == epochs * WORKERS
     for spooled in files:
         check_child(spooled, "loading")
@@ -167,11 +170,15 @@ def test_fork_while_other_threads_hold_the_locks(
     sidecar: Any, run_python: Callable[..., Any], tmp_path: Path, how: str, code: int
 ) -> None:
     """Fifty children at the worst of times: each logs, ends as it would, and hangs nowhere."""
-    trainer = run_python(CHILDREN.replace("END", how), PILLION_ADDRESS=sidecar.address)
+    trainer = run_python(
+        CHILDREN.replace("END", how),
+        PILLION_ADDRESS=sidecar.address,
+        PILLION_SPOOL_DIR=str(tmp_path / LEFT),
+    )
     output, errors = trainer.communicate(timeout=100)
     assert trainer.returncode == 0, errors
     assert output == f"{{{code}}} 0 0\n"
-    files = read_spool(tmp_path / "spool")
+    files = read_spool(tmp_path / LEFT)
     for spooled in files:
         check_child(spooled, "forking")
     assert sorted(step for spooled in files for step, _ in spooled.rows) == [*range(50)]
@@ -195,10 +202,12 @@ def test_child_that_is_killed_leaves_what_it_logged(
         "    os.wait(); os.kill(os.getpid(), signal.SIGKILL)\n"
         "os.wait(); assert run.flush(60) and not run.counts.spooled\n"
     )
-    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    trainer = run_python(
+        code, PILLION_ADDRESS=sidecar.address, PILLION_SPOOL_DIR=str(tmp_path / LEFT)
+    )
     _, errors = trainer.communicate(timeout=100)
     assert trainer.returncode == 0, errors
-    files = read_spool(tmp_path / "spool")
+    files = read_spool(tmp_path / LEFT)
     assert sorted(step for spooled in files for step, _ in spooled.rows) == [1, 2]
     assert {spooled.finish for spooled in files} == {None}
     assert len({spooled.start.writer_id for spooled in files}) == 2
@@ -221,9 +230,11 @@ def test_children_of_multiprocessing_end_their_own_runs(
         "    child = multiprocessing.get_context('fork').Process(target=work, args=[how])\n"
         "    child.start(); child.join()\n"
     )
-    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    trainer = run_python(
+        code, PILLION_ADDRESS=sidecar.address, PILLION_SPOOL_DIR=str(tmp_path / LEFT)
+    )
     _, errors = trainer.communicate(timeout=100)
     assert trainer.returncode == 0, errors
-    ends = {each.start.run_id: each.finish.exit_code for each in read_spool(tmp_path / "spool")}
+    ends = {each.start.run_id: each.finish.exit_code for each in read_spool(tmp_path / LEFT)}
     assert ends == {"child-good": 0, "child-failing": 1}
     assert sidecar.call("GetRun", pb2.GetRunRequest(run_id="parent")).run.exit_code == 0

@@ -277,11 +277,13 @@ def test_a_run_that_a_forked_child_starts_is_spooled(
         "    print(run.counts.spooled, flush=True); os._exit(0)\n"
         "os.wait()\n"
     )
-    trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
+    trainer = run_python(
+        code, PILLION_ADDRESS=sidecar.address, PILLION_SPOOL_DIR=str(tmp_path / "left")
+    )
     output, errors = trainer.communicate(timeout=60)
     assert output == "1\n"
     assert "of a forked process" in errors
-    (path,) = spool_files(tmp_path / "spool")
+    (path,) = spool_files(tmp_path / "left")
     reader = SpoolReader.adopt(path)
     assert reader is not None
     kinds = [record.kind for record in reader.records()]
