@@ -1,7 +1,8 @@
 """How the CLI asks: the sidecar if one answers, else the store itself, read-only."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -77,19 +78,39 @@ class Asker:
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""
+        return self._call("GetStatus", request, pb2.GetStatusResponse)
+
+    def call(self, method: str, request: Message) -> Any:
+        """Call a unary RPC, which only a sidecar can answer."""
+        self._check_is_sidecar()
+        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        with self._refusals_told():
+            return getattr(stub, method)(request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata)
+
+    def log_metrics(self, messages: Iterator[bytes]) -> Iterator[pb2.LogMetricsResponse]:
+        """Send encoded `LogMetricsRequest`s; yield the acks."""
+        self._check_is_sidecar()
+        stream = self._channel.stream_stream(
+            "/pillion.v1.TelemetryService/LogMetrics",
+            response_deserializer=pb2.LogMetricsResponse.FromString,
+        )
+        with self._refusals_told():
+            yield from stream(messages, metadata=self._metadata)
+
+    def _call(self, method: str, request: Message, _kind: type[_Response]) -> _Response:
+        return cast("_Response", self.call(method, request))
+
+    def _check_is_sidecar(self) -> None:
         if not self.is_sidecar:
             raise AskError(
                 f"No sidecar answers at {self._settings.listen}. Start one with `pillion serve`, "
                 "or read what is stored with `pillion runs`."
             )
-        return self._call("GetStatus", request, pb2.GetStatusResponse)
 
-    def _call(self, method: str, request: Message, _kind: type[_Response]) -> _Response:
-        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+    @contextmanager
+    def _refusals_told(self) -> Iterator[None]:
         try:
-            response = getattr(stub, method)(
-                request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata
-            )
+            yield
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise AskError(
@@ -97,7 +118,6 @@ class Asker:
                     "acked is kept; `pillion serve` goes on with it."
                 ) from error
             raise AskError(error.details()) from error
-        return cast("_Response", response)
 
     def _read(self, answer: Callable[[Store], _Response]) -> _Response:
         store = Store(self._settings.store_url)

@@ -1,4 +1,4 @@
-"""The command line: `pillion serve | run | status | runs | compare | console | demo | train`.
+"""The command line: `pillion serve | run | status | runs | compare | …`.
 
 Tables for people, `--json` for scripts (its shapes: `docs/cli.md`). Exit codes: 0 well; 1 refused
 or failed, with a sentence on standard error; 2 wrong usage; 130 ended by Ctrl-C.
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +22,14 @@ from rich.progress import Progress as ProgressBar
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import logs, rendering, waiting
+from pillion_sidecar import logs, rendering, spooled_files, waiting
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.doctor import Verdict, examine, findings_view
-from pillion_sidecar.errors import PillionError, StateError
+from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.records import RunId
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.rendering_status import status_json, status_view
+from pillion_sidecar.safety import bytes_text, count_text
 from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
 from pillion_sidecar.store import Store
 
@@ -45,6 +47,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+spool_app = typer.Typer(
+    help="What trainers without a sidecar have left: list, send or delete it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(spool_app, name="spool")
+
+SpoolDir = Annotated[
+    Path | None, typer.Option(help="Where the files are. [PILLION_SPOOL_DIR]", show_default=False)
+]
+Files = Annotated[
+    list[Path] | None, typer.Argument(help="Paths, or names in the directory.", metavar="FILE...")
+]
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept. [PILLION_DATA_DIR]")]
 Listen = Annotated[
     str | None,
@@ -308,6 +323,71 @@ def console(
                 print("\n".join(piece.lines))
 
 
+@spool_app.command("ls")
+def spool_ls(spool_dir: SpoolDir = None, as_json: Json = False) -> None:
+    """List what waits."""
+    with _refusals_told():
+        directory = load(spool_dir=spool_dir).spool_dir
+        files = spooled_files.look(directory)
+    shape = {"directory": str(directory), "files": [file.as_json() for file in files]}
+    if not files and not as_json:
+        print(f"Nothing waits in {directory}.")
+        return
+    _show(spooled_files.files_table(files), shape, as_json=as_json)
+    if not as_json:
+        print(
+            f"\nIn {directory}. A sidecar takes by itself what waits there: `pillion serve`. "
+            "`pillion spool send` sends files to another."
+        )
+
+
+@spool_app.command("send")
+def spool_send(
+    files: Files = None,
+    every: Annotated[bool, typer.Option("--all", help="All that wait in the directory.")] = False,
+    address: Listen = None,
+    data_dir: DataDir = None,
+    spool_dir: SpoolDir = None,
+) -> None:
+    """Send files to a sidecar; each is deleted once it is kept there."""
+    with (
+        _asking(address, data_dir) as ask,
+        ProgressBar(transient=True, disable=not sys.stdout.isatty(), console=_console()) as bar,
+    ):
+        failure_count = 0
+        for path in _chosen(files, spool_dir, every=every):
+            task = bar.add_task(escape(path.name), total=path.stat().st_size)
+            try:
+                run_id = spooled_files.send(path, ask, partial(bar.advance, task))
+            except PillionError as error:
+                failure_count += 1
+                print(error, file=sys.stderr)
+            else:
+                print(f"Run {run_id}: {path.name} is kept by the sidecar.")
+    raise typer.Exit(min(failure_count, 1))
+
+
+@spool_app.command("rm")
+def spool_rm(
+    files: Files = None,
+    every: Annotated[bool, typer.Option("--all", help="All that wait in the directory.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    spool_dir: SpoolDir = None,
+) -> None:
+    """Delete files for good."""
+    with _refusals_told():
+        paths = _chosen(files, spool_dir, every=every)
+        looks = [spooled_files.look_at(path) for path in paths]
+        if alive := [file.path.name for file in looks if file.state == "writing"]:
+            raise StateError(f"{alive[0]} is in use: its writer lives, or a sidecar is taking it.")
+    size = bytes_text(sum(file.size_bytes for file in looks))
+    question = f"Delete {count_text(len(paths), 'file')} ({size})? No sidecar has what is in them."
+    if paths and (yes or typer.confirm(question)):
+        for path in paths:
+            path.unlink(missing_ok=True)
+            print(f"{path.name} is deleted.")
+
+
 @app.command()
 def demo(
     online: Annotated[
@@ -336,6 +416,16 @@ def train(context: typer.Context) -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _chosen(files: list[Path] | None, spool_dir: Path | None, *, every: bool) -> list[Path]:
+    directory = load(spool_dir=spool_dir).spool_dir
+    if every:
+        states = {"waiting"}
+        return [file.path for file in spooled_files.look(directory) if file.state in states]
+    if not files:
+        raise SettingsError("Name the files, or say --all. `pillion spool ls` lists them.")
+    return spooled_files.find(files, directory)
 
 
 @contextmanager

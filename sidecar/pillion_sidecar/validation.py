@@ -155,7 +155,10 @@ def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
         run_id=check_run_id(request.run_id),
         writer_id=_check_writer_id(request.writer_id),
         state=state,
-        exit_code=request.exit_code,
+        # Who crashed has no exit code of 0: nobody knows it.
+        exit_code=None
+        if state is RunState.CRASHED and not request.exit_code
+        else request.exit_code,
         reason=request.reason,
         summary=from_key_values(request.summary),
         time_unix_nano=time.time_ns(),
