@@ -137,6 +137,29 @@ def test_end_without_a_sidecar_is_in_the_spool(
     assert finish.last_sequence == spooled.sequences[-1]
 
 
+@pytest.mark.parametrize("name", ["return", "exception", "sigterm", "sigkill"])
+def test_end_that_was_spooled_is_the_runs(
+    make_sidecar: Callable[..., Any],
+    run_python: Callable[..., Any],
+    wait_until: Callable[..., Any],
+    tmp_path: Path,
+    name: str,
+) -> None:
+    """Once a sidecar takes the file over: all rows, and the end as if it had been there."""
+    ending, _, expected = ENDINGS[name]
+    trainer = run_python(code_of(ending), PILLION_ADDRESS=f"unix:{tmp_path}/s.sock")
+    trainer.communicate(timeout=60)
+    sidecar = make_sidecar("--wandb-mode", "disabled")
+    wait_until(lambda: read_spool(tmp_path / "spool") == [])
+    run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="ending")).run
+    state = record_pb2.RunState.Name(run.state).removeprefix("RUN_STATE_")
+    if expected is None:
+        assert state == "CRASHED"
+    else:
+        assert (state, run.exit_code, run.reason) == expected
+    assert run.row_count == ROWS
+
+
 def test_second_sigterm_does_not_wait(
     sidecar: Any, run_python: Callable[..., Any], tmp_path: Path
 ) -> None:
