@@ -152,7 +152,7 @@ def serve(
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[
-        list[str], typer.Argument(help="The command and its arguments.", metavar="-- COMMAND...")
+        list[str], typer.Argument(help="The command and its arguments.", metavar="COMMAND...")
     ],
     project: Annotated[str | None, typer.Option(help="What it is filed under.")] = None,
     name: Annotated[str | None, typer.Option(help="Its name for people.")] = None,
