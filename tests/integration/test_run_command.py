@@ -17,6 +17,7 @@ import pytest
 from processes import WAIT_S, environment
 
 from pillion.process import process_identity
+from pillion.spool import Kind, SpoolReader, spool_files
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
@@ -288,7 +289,7 @@ def test_command_learns_that_nobody_reads_on(start: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("address", ["unix:/proc/no/such.sock", "127.0.0.1:1"])
 def test_command_runs_where_no_sidecar_can_be_had(tmp_path: Path, address: str) -> None:
-    """Telemetry that is in trouble never stops a command."""
+    """Telemetry that is in trouble never stops a command; its console and end are spooled."""
     variables = environment(HOME=str(tmp_path), PILLION_SPOOL_DIR=str(tmp_path / "spool"))
     arguments = ["--data-dir", "/dev/null/x", "--address", address]
     done = subprocess.run(
@@ -300,6 +301,15 @@ def test_command_runs_where_no_sidecar_can_be_had(tmp_path: Path, address: str) 
     )
     assert (done.returncode, done.stdout) == (4, b"done\n")
     assert b"The command is run all the same." in done.stderr
+    (path,) = spool_files(tmp_path / "spool")
+    reader = SpoolReader.adopt(path)
+    assert reader is not None
+    records = {record.kind: record.payload for record in reader.records()}
+    reader.close()
+    (printed,) = pb2.LogMetricsRequest.FromString(records[Kind.BATCH]).batch.records
+    assert list(printed.console_lines.lines) == ["done"]
+    finish = pb2.FinishRunRequest.FromString(records[Kind.FINISH])
+    assert (finish.exit_code, finish.reason) == (4, "Exit code 4.")
 
 
 def test_sidecar_is_started_once_and_outlives_the_command(
