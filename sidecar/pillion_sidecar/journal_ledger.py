@@ -239,11 +239,13 @@ class Ledger:
         if row is None or zlib.crc32(row[6]) == row[5]:
             return False
         run_id, writer_id, sequence, kind, row_count = row[:5]
-        self._db.execute(
-            "INSERT INTO damaged SELECT offset, run_id, writer_id, sequence, kind, first_ordinal, "
-            "row_count, crc32, time_unix_nano, payload FROM entries WHERE offset = ?",
+        aside = self._db.execute(
+            "INSERT OR IGNORE INTO damaged SELECT offset, run_id, writer_id, sequence, kind, "
+            "first_ordinal, row_count, crc32, time_unix_nano, payload FROM entries "
+            "WHERE offset = ?",
             (offset,),
         )
+        dropped_row_count = row_count * aside.rowcount  # what stood for it may be damaged in turn
         self._db.execute(
             "DELETE FROM damaged WHERE offset <= "
             "(SELECT offset FROM damaged ORDER BY offset DESC LIMIT 1 OFFSET ?)",
@@ -256,7 +258,7 @@ class Ledger:
         )
         writer = self._writer(run_id, writer_id)
         if writer is not None:
-            writer.dropped_row_count += row_count
+            writer.dropped_row_count += dropped_row_count
             self._save_writer(run_id, writer_id, writer)
         damaged = {"run_id": run_id, "writer_id": writer_id, "sequence": sequence}
         damaged |= {"row_count": row_count, "offset": offset}
