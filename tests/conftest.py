@@ -1,5 +1,6 @@
 """What several tests need: a real sidecar process, trainers as processes, and a bounded wait."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,17 @@ from typing import Any
 
 import pytest
 from processes import WAIT_S, SidecarProcess, environment
+
+
+def pytest_configure() -> None:
+    """Have signals do to what the tests start what they do by default, however tests are started.
+
+    Under `nohup`, or in a shell's background, some are ignored, and a process inherits that.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
