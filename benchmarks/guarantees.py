@@ -31,8 +31,8 @@ DOCUMENT = ROOT / "docs" / "guarantees.md"
 BEGIN, END = "<!-- made by `make guarantees` -->\n", "<!-- up to here -->\n"
 
 HEAD = (
-    *("fault", "rows logged", "acked", "lost", "doubled", "counted as lost", "not acked, missing"),
-    *("recovered in", "plain wandb: missing"),
+    *("fault", "rows logged", "acked", "in both sinks", "lost", "doubled", "counted as lost"),
+    *("not acked, missing", "recovered in", "plain wandb: missing"),
 )
 
 Result = tuple[Fault, Outcome, Outcome | None]
@@ -115,8 +115,8 @@ def cells(fault: Fault, outcome: Outcome, peer: Outcome | None) -> list[str]:
     recovered = "never" if outcome.recovery_s is None else f"{outcome.recovery_s:.1f} s"
     return [
         fault.name if is_kept(outcome) else f"**{fault.name}**",
-        *map(str, (verdict.logged, verdict.acked, verdict.lost, verdict.doubled)),
-        *(str(verdict.declared + verdict.refused), missing, recovered),
+        *map(str, (verdict.logged, verdict.acked, verdict.delivered, verdict.lost)),
+        *(str(verdict.doubled), str(verdict.declared + verdict.refused), missing, recovered),
         f"{peer.verdict.missing} of {peer.verdict.logged}" if peer else "",
     ]
 
