@@ -451,6 +451,25 @@ def test_journal_ids_differ(tmp_path: Path) -> None:
     assert len(ids) == 2
 
 
+def test_clock_that_jumps_changes_neither_order_nor_numbers(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Order, duplicates and ordinals go by sequence and offset, whatever time it is."""
+    times = iter([2 * 10**18, 1, 10**18, 0, 5])
+    monkeypatch.setattr("pillion_sidecar.journal_ledger.time.time_ns", lambda: next(times))
+    books.start()
+    for sequence in (1, 2, 3):
+        books.append(sequence)
+    books.reopen()
+    assert books.append(2) == 3
+    assert books.append(4) == 4
+    assert books.sequences() == [1, 2, 3, 4]
+    assert [entry.first_ordinal for entry in books.entries()] == [0, 0, 1, 2, 3]
+    with JournalReader(books.path) as reader:
+        cursor = books.entries()[1].offset
+        assert reader.undelivered(RUN, cursor) == (1, 10**18)
+
+
 # Starts and ends.
 
 
@@ -885,6 +904,21 @@ def test_metrics_of_a_refused_transaction_are_forgotten(tmp_path: Path) -> None:
 
 
 # Damage that was found while it runs.
+
+
+def test_entry_that_is_damaged_twice_is_counted_once(books: Books) -> None:
+    """What stands for a damaged entry may be damaged in turn; what was put aside first stays."""
+    books.start()
+    books.append(1)
+    offset = books.entries()[1].offset
+    for content in ("x'00'", "x'01'"):
+        with closing(sqlite3.connect(books.path)) as db, db:
+            db.execute(f"UPDATE entries SET payload = {content} WHERE offset = ?", (offset,))
+        assert books.journal.quarantine(offset).result(WAIT_S)
+    assert books.run().dropped_row_count == 1
+    assert books.append(2) == 2
+    with closing(sqlite3.connect(books.path)) as db:
+        assert db.execute("SELECT payload FROM damaged").fetchall() == [(b"\0",)]
 
 
 def test_damaged_entry_is_put_aside_and_counted(
