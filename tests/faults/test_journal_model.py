@@ -119,7 +119,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         writer = data.draw(st.sampled_from(sorted(w for w, sent in self.sent.items() if sent)))
         batch = data.draw(st.sampled_from(self.sent[writer]))
         if is_another:
-            batch = batch_of(*writer, batch.sequence, [["another"]])
+            batch = batch_of(*writer, batch.sequence, [["another"]], is_another=True)
         repeated = self.journal.append(batch)
         if is_another and self.is_there(batch):
             with pytest.raises(StateError):
@@ -254,9 +254,14 @@ def value_of(sequence: int, number: int) -> float:
 
 
 def batch_of(
-    run_id: RunId, writer_id: WriterId, sequence: int, frames: list[list[str]]
+    run_id: RunId,
+    writer_id: WriterId,
+    sequence: int,
+    frames: list[list[str]],
+    *,
+    is_another: bool = False,
 ) -> CheckedBatch:
-    """Make a batch with one row per frame."""
+    """Make a batch with one row per frame; another one differs whichever metrics are taken."""
     request = pb2.LogMetricsRequest(
         batch=record_pb2.Batch(run_id=run_id, writer_id=writer_id, sequence=sequence)
     )
@@ -266,6 +271,9 @@ def batch_of(
         frame.times_unix_nano.append(1)
         for key in keys:
             frame.columns.add(key=key).doubles.values.append(value_of(sequence, number))
+    if is_another:
+        values = request.batch.records.add().summary_update.values
+        values.values.add(key="another").value.bool_value = True
     return check_log(request.SerializeToString())
 
 
