@@ -182,6 +182,7 @@ def sidecar(settings: Any) -> Iterator[Asker]:
     """Run a sidecar, and stop it at the end."""
     command = [
         *(sys.executable, "-m", "pillion_sidecar", "serve", "--data-dir", str(settings.data_dir)),
+        *("--log-level", "warning"),
         *("--listen", settings.listen, "--wandb-mode", settings.wandb_mode),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
