@@ -137,9 +137,9 @@ def test_how_a_process_ends_is_how_its_run_ends(
 
 
 def test_a_forked_child_leaves_its_parents_run_alone(
-    sidecar: Any, run_python: Callable[..., Any]
+    sidecar: Any, run_python: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
-    """A child never touches gRPC; what it logs is not its parent's, its end ends nothing."""
+    """A child never touches gRPC; what it logs comes by the spool, and its end ends nothing."""
     code = (
         "import os, pillion\n"
         "run = pillion.init(id='forking', quiet=True)\n"
@@ -155,9 +155,12 @@ def test_a_forked_child_leaves_its_parents_run_alone(
     trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
     _, errors = trainer.communicate(timeout=60)
     assert trainer.returncode == 0, errors
-    assert [values["loss"] for _, _, values in stored(sidecar, "forking")] == [1.0] + [2.0] * 20
-    run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="forking")).run
-    assert run.state == record_pb2.RUN_STATE_FINISHED
+    losses = [values["loss"] for _, _, values in stored(sidecar, "forking")]
+    assert [loss for loss in losses if loss != 0.0] == [1.0] + [2.0] * 20
+    assert losses.count(0.0) <= 20  # children's, as far as their files were taken over already
+    request = pb2.GetRunRequest(run_id="forking")  # open again while a child's file is taken over
+    finished = record_pb2.RUN_STATE_FINISHED
+    wait_until(lambda: sidecar.call("GetRun", request).run.state == finished)
 
 
 def test_init_refuses_what_the_sidecar_refuses(

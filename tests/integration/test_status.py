@@ -100,17 +100,20 @@ def test_what_a_writer_refused_and_lost_is_told(sidecar: SidecarProcess) -> None
     assert not status.is_safe
 
 
-def test_what_waits_in_the_spool_is_told(sidecar: SidecarProcess, tmp_path: Path) -> None:
+def test_what_waits_in_the_spool_is_told(
+    sidecar: SidecarProcess, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
     """A file that a living trainer holds counts too; then nobody says "all"."""
     directory = tmp_path / "spool"
     sidecar.start(PILLION_SPOOL_DIR=str(directory))
     log_rows(sidecar)
     spool = Spool.create(directory, "s", "w", 2**20)
+    wait_until(lambda: status_of(sidecar).spool.file_count == 1)  # looked at once a second
     status = status_of(sidecar)
-    assert (status.spool.directory, status.spool.file_count) == (str(directory), 1)
+    assert status.spool.directory == str(directory)
     assert status.spool.size_bytes == spool.size_bytes
     assert status.sentence.startswith(
         "3 rows of 1 run are on disk; 1 spool file (8 bytes) waits to be taken in; "
     )
     spool.remove()
-    assert status_of(sidecar).sentence.startswith("All 3 rows")
+    wait_until(lambda: status_of(sidecar).sentence.startswith("All 3 rows"))
