@@ -84,11 +84,12 @@ class Gauge:
 
 
 def lay_ballast(path: Path) -> None:
-    """Keep room beside a journal that is closed, so that it can be opened on a full disk too.
+    """Keep room beside the journal, so that the next start works on a full disk too.
 
-    Measured: with no byte free SQLite cannot make the log and its index, and a start fails.
+    Measured: with no byte free SQLite cannot make the log and its index, and a start fails. Laid
+    while the sidecar runs, since one that is killed cannot do it.
     """
-    with suppress(OSError), _ballast(path).open("wb") as file:  # a full disk has none
+    with suppress(OSError), _ballast(path).open("ab") as file:  # a full disk has none
         os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
 
 

@@ -158,6 +158,7 @@ class Sidecar:
         )
         open_for_writing(self._settings.store_url).dispose()  # so that it can be read from now on
         self._catch_up()
+        lay_ballast(self._settings.journal_path)
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
         self._adoption = Adoption(
@@ -252,7 +253,7 @@ class Sidecar:
             await asyncio.to_thread(self._exposition.close)
         if hasattr(self, "_journal"):
             await asyncio.to_thread(self._journal.close)
-            lay_ballast(self._settings.journal_path)
+            lay_ballast(self._settings.journal_path)  # if there was no room for it till now
         if self._socket_path is not None:
             self._socket_path.unlink(missing_ok=True)
         for lock in self._locks:
