@@ -18,7 +18,7 @@ DIRECTION_LOWER: Direction
 DIRECTION_HIGHER: Direction
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "project", "name", "state", "reason", "exit_code", "group", "job_type", "tags", "notes", "config", "summary", "environment", "start_time", "end_time", "row_count", "last_step", "lost_row_count", "url")
+    __slots__ = ("run_id", "project", "name", "state", "reason", "exit_code", "group", "job_type", "tags", "notes", "config", "summary", "environment", "start_time", "end_time", "row_count", "last_step", "lost_row_count", "url", "model", "dataset", "use_case", "definitions", "alerts", "wandb")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,12 @@ class Run(_message.Message):
     LAST_STEP_FIELD_NUMBER: _ClassVar[int]
     LOST_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    DEFINITIONS_FIELD_NUMBER: _ClassVar[int]
+    ALERTS_FIELD_NUMBER: _ClassVar[int]
+    WANDB_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     name: str
@@ -57,7 +63,13 @@ class Run(_message.Message):
     last_step: int
     lost_row_count: int
     url: str
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., last_step: _Optional[int] = ..., lost_row_count: _Optional[int] = ..., url: _Optional[str] = ...) -> None: ...
+    model: str
+    dataset: str
+    use_case: str
+    definitions: _containers.RepeatedCompositeFieldContainer[_record_pb2.MetricDefinition]
+    alerts: _containers.RepeatedCompositeFieldContainer[_record_pb2.Alert]
+    wandb: _record_pb2.WandbTarget
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., last_step: _Optional[int] = ..., lost_row_count: _Optional[int] = ..., url: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., use_case: _Optional[str] = ..., definitions: _Optional[_Iterable[_Union[_record_pb2.MetricDefinition, _Mapping]]] = ..., alerts: _Optional[_Iterable[_Union[_record_pb2.Alert, _Mapping]]] = ..., wandb: _Optional[_Union[_record_pb2.WandbTarget, _Mapping]] = ...) -> None: ...
 
 class MetricComparison(_message.Message):
     __slots__ = ("key", "direction", "statistics", "best_run_id")
@@ -218,47 +230,37 @@ class SpoolStatus(_message.Message):
     def __init__(self, directory: _Optional[str] = ..., file_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class WandbStatus(_message.Message):
-    __slots__ = ("enabled", "available", "mode", "entity", "active_run_ids")
+    __slots__ = ("enabled", "available", "mode", "entity", "active_run_ids", "project", "tags", "problem", "credential", "credentials")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     ENTITY_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_RUN_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     available: bool
     mode: str
     entity: str
     active_run_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, enabled: bool = ..., available: bool = ..., mode: _Optional[str] = ..., entity: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    project: str
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    problem: str
+    credential: str
+    credentials: _containers.RepeatedCompositeFieldContainer[WandbCredential]
+    def __init__(self, enabled: bool = ..., available: bool = ..., mode: _Optional[str] = ..., entity: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ..., project: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., credential: _Optional[str] = ..., credentials: _Optional[_Iterable[_Union[WandbCredential, _Mapping]]] = ...) -> None: ...
 
-class Artifact(_message.Message):
-    __slots__ = ("name", "type", "version", "aliases", "metadata", "files", "run_id", "create_time")
+class WandbCredential(_message.Message):
+    __slots__ = ("name", "base_url", "has_key", "problem")
     NAME_FIELD_NUMBER: _ClassVar[int]
-    TYPE_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    ALIASES_FIELD_NUMBER: _ClassVar[int]
-    METADATA_FIELD_NUMBER: _ClassVar[int]
-    FILES_FIELD_NUMBER: _ClassVar[int]
-    RUN_ID_FIELD_NUMBER: _ClassVar[int]
-    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    BASE_URL_FIELD_NUMBER: _ClassVar[int]
+    HAS_KEY_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     name: str
-    type: str
-    version: str
-    aliases: _containers.RepeatedScalarFieldContainer[str]
-    metadata: _record_pb2.KeyValueList
-    files: _containers.RepeatedCompositeFieldContainer[ArtifactFile]
-    run_id: str
-    create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., version: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., run_id: _Optional[str] = ..., create_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
-
-class ArtifactFile(_message.Message):
-    __slots__ = ("name", "sha256", "size_bytes", "reference_uri")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
-    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    REFERENCE_URI_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    sha256: bytes
-    size_bytes: int
-    reference_uri: str
-    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., reference_uri: _Optional[str] = ...) -> None: ...
+    base_url: str
+    has_key: bool
+    problem: str
+    def __init__(self, name: _Optional[str] = ..., base_url: _Optional[str] = ..., has_key: bool = ..., problem: _Optional[str] = ...) -> None: ...

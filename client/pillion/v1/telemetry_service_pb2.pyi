@@ -21,7 +21,7 @@ RESUME_POLICY_NEVER: ResumePolicy
 RESUME_POLICY_MUST: ResumePolicy
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("run_id", "writer_id", "project", "name", "group", "job_type", "tags", "notes", "config", "environment", "resume", "start_time")
+    __slots__ = ("run_id", "writer_id", "project", "name", "group", "job_type", "tags", "notes", "config", "environment", "resume", "start_time", "model", "dataset", "use_case")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,9 @@ class StartRunRequest(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    USE_CASE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     project: str
@@ -46,23 +49,30 @@ class StartRunRequest(_message.Message):
     environment: _record_pb2.Environment
     resume: ResumePolicy
     start_time: _timestamp_pb2.Timestamp
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., resume: _Optional[_Union[ResumePolicy, str]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    model: str
+    dataset: str
+    use_case: str
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., resume: _Optional[_Union[ResumePolicy, str]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., use_case: _Optional[str] = ...) -> None: ...
 
 class StartRunResponse(_message.Message):
-    __slots__ = ("run_id", "writer_id", "journal_id", "last_sequence", "is_resumed", "next_ordinal")
+    __slots__ = ("run_id", "writer_id", "journal_id", "last_sequence", "is_resumed", "next_ordinal", "project", "name")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     IS_RESUMED_FIELD_NUMBER: _ClassVar[int]
     NEXT_ORDINAL_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     journal_id: str
     last_sequence: int
     is_resumed: bool
     next_ordinal: int
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., journal_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., is_resumed: bool = ..., next_ordinal: _Optional[int] = ...) -> None: ...
+    project: str
+    name: str
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., journal_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., is_resumed: bool = ..., next_ordinal: _Optional[int] = ..., project: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class LogMetricsRequest(_message.Message):
     __slots__ = ("batch",)
@@ -71,40 +81,36 @@ class LogMetricsRequest(_message.Message):
     def __init__(self, batch: _Optional[_Union[_record_pb2.Batch, _Mapping]] = ...) -> None: ...
 
 class LogMetricsResponse(_message.Message):
-    __slots__ = ("run_id", "writer_id", "acked_sequence")
+    __slots__ = ("run_id", "writer_id", "acked_sequence", "url", "should_stop", "stop_reason")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     ACKED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    SHOULD_STOP_FIELD_NUMBER: _ClassVar[int]
+    STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     acked_sequence: int
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., acked_sequence: _Optional[int] = ...) -> None: ...
+    url: str
+    should_stop: bool
+    stop_reason: str
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., acked_sequence: _Optional[int] = ..., url: _Optional[str] = ..., should_stop: bool = ..., stop_reason: _Optional[str] = ...) -> None: ...
 
 class LogArtifactRequest(_message.Message):
     __slots__ = ("manifest", "chunk")
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
-    manifest: _run_pb2.Artifact
-    chunk: BlobChunk
-    def __init__(self, manifest: _Optional[_Union[_run_pb2.Artifact, _Mapping]] = ..., chunk: _Optional[_Union[BlobChunk, _Mapping]] = ...) -> None: ...
-
-class BlobChunk(_message.Message):
-    __slots__ = ("sha256", "offset_bytes", "data")
-    SHA256_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    sha256: bytes
-    offset_bytes: int
-    data: bytes
-    def __init__(self, sha256: _Optional[bytes] = ..., offset_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    manifest: _record_pb2.Artifact
+    chunk: _record_pb2.BlobChunk
+    def __init__(self, manifest: _Optional[_Union[_record_pb2.Artifact, _Mapping]] = ..., chunk: _Optional[_Union[_record_pb2.BlobChunk, _Mapping]] = ...) -> None: ...
 
 class LogArtifactResponse(_message.Message):
     __slots__ = ("missing", "artifact")
     MISSING_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     missing: MissingBlobs
-    artifact: _run_pb2.Artifact
-    def __init__(self, missing: _Optional[_Union[MissingBlobs, _Mapping]] = ..., artifact: _Optional[_Union[_run_pb2.Artifact, _Mapping]] = ...) -> None: ...
+    artifact: _record_pb2.Artifact
+    def __init__(self, missing: _Optional[_Union[MissingBlobs, _Mapping]] = ..., artifact: _Optional[_Union[_record_pb2.Artifact, _Mapping]] = ...) -> None: ...
 
 class MissingBlobs(_message.Message):
     __slots__ = ("sha256",)
@@ -191,18 +197,30 @@ class UpdateRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
 
 class ConfigureRequest(_message.Message):
-    __slots__ = ("enabled", "project", "entity", "api_key", "tags")
+    __slots__ = ("enabled", "project", "entity", "api_key", "mode", "base_url", "credential", "tags")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     ENTITY_FIELD_NUMBER: _ClassVar[int]
     API_KEY_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    BASE_URL_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     project: str
     entity: str
     api_key: str
+    mode: str
+    base_url: str
+    credential: str
+    tags: TagList
+    def __init__(self, enabled: bool = ..., project: _Optional[str] = ..., entity: _Optional[str] = ..., api_key: _Optional[str] = ..., mode: _Optional[str] = ..., base_url: _Optional[str] = ..., credential: _Optional[str] = ..., tags: _Optional[_Union[TagList, _Mapping]] = ...) -> None: ...
+
+class TagList(_message.Message):
+    __slots__ = ("tags",)
+    TAGS_FIELD_NUMBER: _ClassVar[int]
     tags: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, enabled: bool = ..., project: _Optional[str] = ..., entity: _Optional[str] = ..., api_key: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, tags: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ConfigureResponse(_message.Message):
     __slots__ = ("wandb",)
@@ -309,30 +327,38 @@ class WatchRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
 
 class ListArtifactsRequest(_message.Message):
-    __slots__ = ("run_id", "page_size", "page_token")
+    __slots__ = ("run_id", "page_size", "page_token", "project", "name")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     page_size: int
     page_token: str
-    def __init__(self, run_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    project: str
+    name: str
+    def __init__(self, run_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ListArtifactsResponse(_message.Message):
     __slots__ = ("artifacts", "next_page_token")
     ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    artifacts: _containers.RepeatedCompositeFieldContainer[_run_pb2.Artifact]
+    artifacts: _containers.RepeatedCompositeFieldContainer[_record_pb2.Artifact]
     next_page_token: str
-    def __init__(self, artifacts: _Optional[_Iterable[_Union[_run_pb2.Artifact, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    def __init__(self, artifacts: _Optional[_Iterable[_Union[_record_pb2.Artifact, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ReadArtifactRequest(_message.Message):
-    __slots__ = ("artifact", "file")
+    __slots__ = ("artifact", "file", "project", "offset_bytes")
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
     artifact: str
     file: str
-    def __init__(self, artifact: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
+    project: str
+    offset_bytes: int
+    def __init__(self, artifact: _Optional[str] = ..., file: _Optional[str] = ..., project: _Optional[str] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
 
 class ReadArtifactResponse(_message.Message):
     __slots__ = ("data",)
