@@ -22,6 +22,7 @@ from pillion_sidecar.store import Store
 FORK_EPOCHS = 50
 SPAWN_EPOCHS = FORK_EPOCHS if "PILLION_SOAK" in os.environ else 3
 WORKERS, BATCHES = 4, 8
+LIMIT_S = 60 * SPAWN_EPOCHS  # workers that are spawned import torch, four at a time
 LEFT = "left"
 """A directory from which no sidecar takes anything: what is left there is looked at."""
 
@@ -75,7 +76,7 @@ def train(sidecar: Any, run_python: Callable[..., Any], tmp_path: Path) -> Calla
             PILLION_SPOOL_DIR=str(tmp_path / LEFT),
             CHILDREN_LOG=children_log,
         )
-        output, errors = trainer.communicate(timeout=540)
+        output, errors = trainer.communicate(timeout=LIMIT_S)
         assert trainer.returncode == 0, errors
         return str(output).split(maxsplit=4)
 
@@ -93,7 +94,7 @@ def steps_of(sidecar: Any, run_id: str) -> list[int]:
         store.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LIMIT_S + 60)
 @pytest.mark.parametrize(("method", "epochs"), [("fork", FORK_EPOCHS), ("spawn", SPAWN_EPOCHS)])
 def test_data_loader_beside_a_run(
     sidecar: Any, train: Callable[..., list[str]], tmp_path: Path, method: str, epochs: int
@@ -107,7 +108,7 @@ def test_data_loader_beside_a_run(
     assert read_spool(tmp_path / LEFT) == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LIMIT_S + 60)
 def test_data_loader_whose_workers_log(
     sidecar: Any, train: Callable[..., list[str]], tmp_path: Path
 ) -> None:
