@@ -1,0 +1,43 @@
+"""Where a key of W&B is found: the environment, then the netrc file as `wandb login` leaves it.
+
+Pure functions over what they are given. They never log a key, nor name one in an error.
+"""
+
+import netrc
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+DEFAULT_BASE_URL = "https://api.forge.coreweave.com"
+"""The server that the SDK takes if none is named."""
+
+_EARLIER_HOST = "api.wandb.ai"
+_HOSTS_WITH_AN_EARLIER_ONE = ("api.forge.coreweave.com", "forge.coreweave.com")
+"""W&B's own server has moved here; keys of before are filed under the earlier host."""
+
+
+def find_key(base_url: str, environ: Mapping[str, str], netrc_path: Path) -> str | None:
+    """Return the key for a server, or None: `WANDB_API_KEY` before the netrc file.
+
+    Args:
+        base_url: The server; empty: W&B's own.
+        environ: The environment of whom the key is for.
+        netrc_path: As `netrc_path_of` returns it. One that cannot be read holds no key.
+    """
+    if key := environ.get("WANDB_API_KEY", "").strip():
+        return key
+    try:
+        entries = netrc.netrc(netrc_path).hosts
+    except (OSError, netrc.NetrcParseError, UnicodeError):
+        return None
+    host = urlsplit(base_url or DEFAULT_BASE_URL).netloc
+    hosts = (host, _EARLIER_HOST) if host in _HOSTS_WITH_AN_EARLIER_ONE else (host,)
+    # Not the file's `default` entry: that is for anonymous FTP.
+    return next((entries[name][2] for name in hosts if name in entries), None) or None
+
+
+def netrc_path_of(environ: Mapping[str, str]) -> Path:
+    """Return where the netrc file is: `$NETRC`, else `.netrc` in the home directory."""
+    if named := environ.get("NETRC"):
+        return Path(named).expanduser()
+    return Path(environ.get("HOME") or Path.home()) / ".netrc"

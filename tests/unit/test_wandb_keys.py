@@ -1,0 +1,61 @@
+"""Keys of W&B: which source counts, and that a file that is no use is no error."""
+
+from pathlib import Path
+
+import pytest
+
+from pillion_sidecar.wandb_keys import find_key, netrc_path_of
+
+KEY, OTHER = "k" * 40, "o" * 40
+OWN = "http://127.0.0.1:8080"
+
+
+@pytest.fixture
+def netrc(tmp_path: Path) -> Path:
+    """Return a file as `wandb login` leaves it, with an entry that is not W&B's before."""
+    path = tmp_path / ".netrc"
+    path.write_text(
+        "default login anonymous password me@example.org\n"
+        f"machine api.wandb.ai\n  login user\n  password {KEY}\n"
+        f"machine 127.0.0.1:8080\n  login user\n  password {OTHER}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("base_url", "key"),
+    [
+        ("", KEY),
+        ("https://api.wandb.ai", KEY),
+        ("https://api.forge.coreweave.com", KEY),
+        (OWN, OTHER),
+        ("http://127.0.0.1:8081", None),
+        ("https://wandb.example.org/", None),
+    ],
+)
+def test_a_key_is_found_under_the_host_of_its_server(
+    netrc: Path, base_url: str, key: str | None
+) -> None:
+    """W&B's own has two names; the file's default entry is no key."""
+    assert find_key(base_url, {}, netrc) == key
+
+
+def test_the_environment_counts_before_the_file(netrc: Path) -> None:
+    """An empty variable is none."""
+    assert find_key(OWN, {"WANDB_API_KEY": KEY}, netrc) == KEY
+    assert find_key(OWN, {"WANDB_API_KEY": " "}, netrc) == OTHER
+
+
+@pytest.mark.parametrize("content", [None, b"", b"machine", b"\xff\xfe\x00", b"machine x login"])
+def test_a_file_that_cannot_be_read_holds_no_key(tmp_path: Path, content: bytes | None) -> None:
+    """Missing, empty, damaged."""
+    path = tmp_path / "netrc"
+    if content is not None:
+        path.write_bytes(content)
+    assert find_key("", {}, path) is None
+
+
+def test_the_file_is_where_the_sdk_looks() -> None:
+    """`$NETRC`, else in the home directory of that environment."""
+    assert netrc_path_of({"HOME": "/h"}) == Path("/h/.netrc")
+    assert netrc_path_of({"HOME": "/h", "NETRC": "/n"}) == Path("/n")
