@@ -120,7 +120,7 @@ class Courier:
         any_had = False
         for run_id in list(self._unfinished):
             run = self._runs[run_id]
-            if run.has_more and run.retry_at_s <= now_s:
+            if run.has_more and run.retry_at_s <= now_s and self._sink.takes(run_id):
                 any_had = True
                 self._deliver_slice(run_id, run)
         return any_had
@@ -154,19 +154,18 @@ class Courier:
         """Ask the sink how far it is; while it cannot tell, what it told last stands."""
         if run.handed is not None:
             try:
-                return self._sink.position(run_id), self._sink.row_count(run_id), run.error
-            except PillionError as error:
-                run.handed, run.error = None, str(error)[:ERROR_CHARACTERS_MAX]
+                error = run.error or self._sink.trouble(run_id)[:ERROR_CHARACTERS_MAX]
+                return self._sink.position(run_id), self._sink.row_count(run_id), error
+            except PillionError as failure:
+                self._fail(run, failure)
         position, row_count = run.reported[:2] if run.reported else (Offset(0), 0)
         return position, row_count, run.error
 
     @property
-    def is_idle(self) -> bool:
-        """Whether the sink has been given everything that it takes now."""
-        now_s = time.monotonic()
-        return not any(
-            run.has_more and run.retry_at_s <= now_s
-            for run in map(self._runs.__getitem__, self._unfinished)
+    def is_drained(self) -> bool:
+        """Whether the sink has confirmed everything, but of runs that are in trouble."""
+        return all(
+            self._runs[run_id].error or self._sink.trouble(run_id) for run_id in self._unfinished
         )
 
     @property
@@ -232,6 +231,8 @@ class Courier:
         for offset in _hand_over(self._sink, run_id, entries, run.target):
             run.handed = offset
             self._beat()
+            if not self._sink.takes(run_id):
+                break
 
     def _deliver_slice(self, run_id: RunId, run: _Run) -> None:
         self._beat()
@@ -240,20 +241,25 @@ class Courier:
         except Exception as error:
             if is_corrupt(error):
                 raise
-            # Whatever it was, it concerns this run alone; the others go on. What the sink has
-            # confirmed counts, the rest it gets again.
-            run.handed = run.replay = None
+            # Whatever it was, it concerns this run alone; the others go on.
             if isinstance(error, SinkError) and error.reason == "RUN_REOPENED":
+                run.handed = run.replay = None
                 return  # no failure: it gets the run from the start, at once
             if not isinstance(error, SinkError):
                 log.exception("sink failed on a run", extra={"run_id": run_id})
-            run.failure_count += 1
-            doublings = min(run.failure_count - 1, RETRY_DOUBLINGS_MAX)
-            retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
-            run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
-            run.error = (str(error) or type(error).__name__)[:ERROR_CHARACTERS_MAX]
+            self._fail(run, error)
         else:
             run.failure_count, run.error = 0, ""
+
+    @staticmethod
+    def _fail(run: _Run, error: Exception) -> None:
+        """Have a run tried again later: what the sink has confirmed counts, the rest comes anew."""
+        run.handed = run.replay = None
+        run.failure_count += 1
+        doublings = min(run.failure_count - 1, RETRY_DOUBLINGS_MAX)
+        retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
+        run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
+        run.error = (str(error) or type(error).__name__)[:ERROR_CHARACTERS_MAX]
 
 
 def _hand_over(

@@ -38,6 +38,32 @@ class RunState(IntEnum):
         return f"RUN_STATE_{self.name}"
 
 
+class TargetMode(IntEnum):
+    """How a run is delivered to W&B."""
+
+    ONLINE = record_pb2.WandbTarget.MODE_ONLINE
+    OFFLINE = record_pb2.WandbTarget.MODE_OFFLINE
+    DISABLED = record_pb2.WandbTarget.MODE_DISABLED
+
+
+@dataclass(frozen=True, slots=True)
+class WandbTarget:
+    """Where a run goes at W&B."""
+
+    mode: TargetMode = TargetMode.OFFLINE
+    entity: str = ""
+    """The team or user; empty: the key's default."""
+    credential: str = ""
+    """The name of the key; empty: the default one."""
+
+    @property
+    def sink(self) -> str:
+        """The sink that delivers the run; empty: none."""
+        if self.mode is TargetMode.DISABLED:
+            return ""
+        return f"wandb-{self.credential}" if self.credential else "wandb"
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Where a writer runs, as it says itself; empty strings for what it does not say."""
@@ -65,6 +91,7 @@ class RunStart:
     config: Mapping[str, Value]
     environment: Environment
     time_unix_nano: int
+    wandb: WandbTarget = WandbTarget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +212,7 @@ def decode_start(payload: bytes) -> RunStart:
         config=from_key_values(message.config),
         environment=decode_environment(message.environment),
         time_unix_nano=message.time_unix_nano,
+        wandb=decode_target(message.wandb),
     )
 
 
@@ -202,7 +230,21 @@ def encode_start(start: RunStart) -> bytes:
         config=to_key_values(start.config),
         environment=encode_environment(start.environment),
         time_unix_nano=start.time_unix_nano,
+        wandb=encode_target(start.wandb),
     ).SerializeToString(deterministic=True)
+
+
+def decode_target(message: record_pb2.WandbTarget) -> WandbTarget:
+    """Decode where a run goes at W&B."""
+    mode = TargetMode(message.mode or record_pb2.WandbTarget.MODE_OFFLINE)
+    return WandbTarget(mode, message.entity, message.credential)
+
+
+def encode_target(target: WandbTarget) -> record_pb2.WandbTarget:
+    """Encode where a run goes at W&B."""
+    return record_pb2.WandbTarget(
+        mode=target.mode.value, entity=target.entity, credential=target.credential
+    )
 
 
 def decode_environment(message: record_pb2.Environment) -> Environment:

@@ -6,6 +6,7 @@ itself; the socket only carries JSON lines:
     sidecar → worker   the setup, first of all; {"wake": true}; {"drain": true}
     worker → sidecar   {"run_id", "offset", "row_count", "error"}   a run's cursor, as it moves
                        {"through": offset}                          nothing up to here is left
+                       {"news": {"run_id", "url", "should_stop"}}   what a run's destination says
                        {"damaged": offset}                          this entry is not as written
                        {"corrupt": what}                            the journal cannot be read
                        {"failed": why}                              the sink cannot be opened
@@ -27,6 +28,7 @@ import socket
 import sqlite3
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,7 @@ def _run(line: _Line) -> None:
     store = None if setup["sink"] == "store" else lambda: Store(setup["store_url"])
     try:
         courier = Courier(JournalReader(Path(setup["journal"])), sink, store=store, beat=line.beat)
-        _deliver(line, courier, messages)
+        _deliver(line, courier, sink, messages)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sink.close()
     except sqlite3.DatabaseError as error:
@@ -111,7 +113,7 @@ def _run(line: _Line) -> None:
         raise
 
 
-def _deliver(line: _Line, courier: Courier, messages: list[dict[str, Any]]) -> None:
+def _deliver(line: _Line, courier: Courier, sink: Sink, messages: list[dict[str, Any]]) -> None:
     """Deliver until the sidecar is gone."""
     is_draining = False
     flushed_s = time.monotonic()
@@ -123,8 +125,10 @@ def _deliver(line: _Line, courier: Courier, messages: list[dict[str, Any]]) -> N
             flushed_s = time.monotonic()
         for change in courier.changes():
             line.send(change)
+        for news in sink.news():
+            line.send({"news": asdict(news)})
         is_draining |= any("drain" in message for message in messages)
-        if is_draining and courier.is_idle and not any_had:
+        if is_draining and courier.is_drained and not any_had:
             line.send({"drained": True})
             is_draining = False
         line.beat()

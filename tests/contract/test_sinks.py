@@ -211,8 +211,8 @@ class WandbHarness:
         """See `Harness`. Nothing tells when config or summary is written, but a mark behind it."""
         mark = next(self._marks)
         for run in self._sink._live.values():
-            run.wandb_run.config.update({"_mark": mark}, allow_val_change=True)
-            path = Path(run.wandb_run.settings.sync_file)
+            run.sdk_run.config.update({"_mark": mark}, allow_val_change=True)
+            path = Path(run.sdk_run.settings.sync_file)
             self._wait_until(lambda path=path: read_wandb_file(path).config.get("_mark") == mark)
         sink.flush()
 
@@ -220,7 +220,7 @@ class WandbHarness:
         """See `Harness`."""
         live = self._sink._live.get(run_id)
         shown = self._directory.glob("wandb/*/*.wandb")
-        paths = [Path(live.wandb_run.settings.sync_file)] if live else shown
+        paths = [Path(live.sdk_run.settings.sync_file)] if live else shown
         (file,) = (file for file in map(read_wandb_file, paths) if file.run_id == run_id)
         # While a run is live, W&B's summary follows its rows; what was set is put right at its end.
         logged = dict.fromkeys(chain(*file.rows), mock.ANY) if live else {}

@@ -311,7 +311,7 @@ def test_a_file_that_is_not_what_was_handed_over_is_not_delivered(
 ) -> None:
     """Should the SDK drop or invent a row, the run is given up and written anew."""
     hand_over(sink, start_of(), [frame_of(0, 1.0)])
-    sink._live[RUN].wandb_run.log({"loss": 9.0}, step=5, commit=True)
+    sink._live[RUN].sdk_run.log({"loss": 9.0}, step=5, commit=True)
     with pytest.raises(SinkError, match="not what the SDK was given"):
         sink.finish(Offset(3), finish_of())
     assert (sink.position(RUN), sink.row_count(RUN)) == (0, 0)

@@ -385,11 +385,11 @@ def test_failing_run_counts_as_idle_until_its_next_try(
     trainer.log(1)
     courier = Courier(reader, sink)
     courier.look()
-    assert not courier.is_idle
+    assert not courier.is_drained
     sink.errors[RUN] = SinkError("busy")
     courier.deliver()
     courier._runs[RUN].retry_at_s = float("inf")
-    assert courier.is_idle
+    assert courier.is_drained
     assert not courier.deliver()
     assert courier.wait_s == courier_module.FLUSH_INTERVAL_S
 

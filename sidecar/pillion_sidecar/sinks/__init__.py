@@ -6,12 +6,24 @@ not what it was handed. After a restart delivery goes on behind that cursor, so 
 not confirmed it gets again, from the same place and in the same order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pillion_sidecar.records import Offset, Record, RunFinish, RunId, RunStart
 
-__all__ = ["Sink"]
+__all__ = ["News", "Sink"]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a destination says of a run."""
+
+    run_id: RunId
+    url: str
+    """Its page."""
+    should_stop: bool
+    """Whether somebody asks there that its trainers stop."""
 
 
 class Sink(Protocol):
@@ -38,6 +50,18 @@ class Sink(Protocol):
 
     def finish(self, offset: Offset, finish: RunFinish) -> None:
         """End the run: its last writer has gone."""
+
+    def takes(self, run_id: RunId) -> bool:
+        """Tell whether the run can be handed more now; if not, it is asked again a little later.
+
+        Between two entries that are handed over it may cease to.
+        """
+
+    def trouble(self, run_id: RunId) -> str:
+        """Say what keeps the run though no call fails, for people; empty if nothing does."""
+
+    def news(self) -> Iterator[News]:
+        """Yield what the destination said of runs and was not told before."""
 
     def position(self, run_id: RunId) -> Offset:
         """Return the cursor: all entries of the run up to here are confirmed. 0 for unknown runs.

@@ -1,6 +1,6 @@
 """A sink that keeps everything in memory: the reference for the contract, and a fake for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pillion.values import Value
@@ -17,6 +17,7 @@ from pillion_sidecar.records import (
     RunState,
     SummaryUpdate,
 )
+from pillion_sidecar.sinks import News
 
 
 @dataclass
@@ -74,6 +75,15 @@ class MemorySink:
         run.summary.update(finish.summary)
         run.state, run.finish = finish.state, finish
         run.cursor = offset
+
+    def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does
+        return True
+
+    def trouble(self, run_id: RunId) -> str:  # noqa: ARG002 - what keeps it fails a call
+        return ""
+
+    def news(self) -> Iterator[News]:
+        yield from ()
 
     def position(self, run_id: RunId) -> Offset:
         run = self.runs.get(run_id)

@@ -29,6 +29,7 @@ from pillion_sidecar.records import (
     RunState,
     SummaryUpdate,
 )
+from pillion_sidecar.sinks import News
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
 from pillion_sidecar.store_tables import console, error_code, open_for_writing, runs
 
@@ -98,6 +99,15 @@ class StoreSink:
                 changes |= {"end_time_unix_nano": finish.time_unix_nano}
                 self._update(run_id, run, offset, **changes)
         self._runs.pop(run_id, None)
+
+    def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does
+        return True
+
+    def trouble(self, run_id: RunId) -> str:  # noqa: ARG002 - what keeps it fails a call
+        return ""
+
+    def news(self) -> Iterator[News]:
+        yield from ()
 
     def position(self, run_id: RunId) -> Offset:
         run = self._runs.get(run_id)

@@ -1,7 +1,9 @@
 """Where the W&B sink keeps its runs' folders, and how they get there in spite of crashes.
 
     DIRECTORY/partial/RUN.RANDOM/wandb/offline-run-TIME-RUN/   of a run that is being written
+    DIRECTORY/partial/RUN.RANDOM/wandb/run-TIME-RUN/           of one that is sent to a server
     DIRECTORY/finished/RUN.json                                the cursor of one that has ended
+    DIRECTORY/aside/RUN.json                                   rows that a server never takes
     DIRECTORY/wandb/offline-run-TIME-RUN/                      its folder, where `wandb sync` looks
 
 `deliver` fsyncs the folder, then writes RUN.json: that is the commit, from here on the run is
@@ -30,7 +32,7 @@ class Finished:
     offset: Offset
     row_count: int
     written: str
-    """Where its folder was written, relative to the directory."""
+    """Where its folder was written, relative to the directory; empty: it was sent to a server."""
 
 
 class RunFolders:
@@ -46,7 +48,8 @@ class RunFolders:
             path.mkdir(parents=True, exist_ok=True)
         self.finished = finished_runs(directory)
         for run_id, finished in self.finished.items():
-            if (folder := directory / finished.written).exists():
+            folder = directory / finished.written
+            if finished.written and folder.exists():
                 self._show(run_id, folder)
         for root in self._partial.iterdir():
             # A wandb-core that is just dying may still write there: then next time.
@@ -73,7 +76,14 @@ class RunFolders:
             _fsync(path)
             if path == self._partial:
                 break
-        finished = Finished(offset, row_count, str(folder.relative_to(self._directory)))
+        self._commit(run_id, Finished(offset, row_count, str(folder.relative_to(self._directory))))
+        self._show(run_id, folder)
+
+    def conclude(self, run_id: RunId, offset: Offset, row_count: int) -> None:
+        """Make the cursor of a run durable that a server has to its end. Raises OSError."""
+        self._commit(run_id, Finished(offset, row_count, ""))
+
+    def _commit(self, run_id: RunId, finished: Finished) -> None:
         cursor = self._cursors / f"{run_id}.json"
         new_cursor = cursor.with_suffix(".new")
         new_cursor.write_text(json.dumps(asdict(finished)))
@@ -81,7 +91,6 @@ class RunFolders:
         new_cursor.replace(cursor)
         _fsync(self._cursors)
         self.finished[run_id] = finished
-        self._show(run_id, folder)
 
     def _show(self, run_id: RunId, folder: Path) -> None:
         root = folder.parent.parent

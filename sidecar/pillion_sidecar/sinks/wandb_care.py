@@ -1,0 +1,90 @@
+"""What the W&B sink remembers of a run whose upload a server has refused.
+
+If the server refuses what a post holds (400, 413, 422), one of its rows may be to blame. So the run
+is opened again with ever fewer rows under way at once, until one dies alone: that one is set aside,
+durably and with the reason, and the rest goes on. Any other refusal is the run's, and after several
+rows in a row it is no row's fault: the run is tried again after ever longer pauses.
+"""
+
+import json
+import os
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROW_STATUSES = frozenset({400, 413, 422})
+"""What a server answers if it does not like what it was sent."""
+STRIKES_MAX = 3
+"""So many rows are set aside without one between them that is taken; then it is no row's fault."""
+PAUSE_MIN_S, PAUSE_MAX_S, DOUBLINGS_MAX = 1.0, 300.0, 10
+WINDOW_MAX = 1 << 30
+"""As good as no limit."""
+REASON_CHARACTERS_MAX = 300
+
+
+@dataclass
+class Care:
+    """One run's. `path` holds the rows that were set aside."""
+
+    path: Path
+    aside: dict[int, str] = field(default_factory=dict)
+    """Ordinals of rows that the server never takes, with what it said."""
+    window: int = WINDOW_MAX
+    """So many rows may be under way at once."""
+    trouble: str = ""
+    """What has happened, for people, until rows arrive again."""
+    retry_at_s: float = 0.0
+    _strike_count: int = 0
+    _death_count: int = 0
+
+    @classmethod
+    def load(cls, path: Path) -> "Care":
+        """Return what is known of a run."""
+        try:
+            known = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            known = {}
+        return cls(path, {int(ordinal): reason for ordinal, reason in known.items()})
+
+    def arrived(self) -> None:
+        """Take it that rows have arrived."""
+        self._strike_count = self._death_count = 0
+        self.trouble = ""
+
+    def died(self, status: int | None, reason: str, under_way: list[int]) -> None:
+        """Take it that the upload has died with these rows under way, the first one first."""
+        self.trouble = reason
+        is_rows_fault = status in ROW_STATUSES and under_way and self._strike_count < STRIKES_MAX
+        if not is_rows_fault:
+            self.window = WINDOW_MAX
+            self._death_count += 1
+            doublings = min(self._death_count, DOUBLINGS_MAX)
+            pause_s = min(PAUSE_MIN_S * 2**doublings, PAUSE_MAX_S)
+            self.retry_at_s = time.monotonic() + random.uniform(pause_s / 2, pause_s)  # noqa: S311
+        elif len(under_way) > 1:
+            self.window = len(under_way) // 2
+        else:
+            self._set_aside(under_way[0], reason)
+            self._strike_count += 1
+            self.window = WINDOW_MAX
+
+    @property
+    def note(self) -> str:
+        """What people are to know: what was set aside, and what goes wrong now."""
+        notes = [self.trouble] if self.trouble else []
+        if self.aside:
+            ordinal, reason = next(iter(self.aside.items()))
+            count = f"{len(self.aside)} rows" if len(self.aside) > 1 else "1 row"
+            notes.append(f"W&B never takes {count} (the first: number {ordinal}): {reason}")
+        return " ".join(notes)
+
+    def _set_aside(self, ordinal: int, reason: str) -> None:
+        self.aside[ordinal] = reason[:REASON_CHARACTERS_MAX]
+        self.path.parent.mkdir(exist_ok=True)
+        new = self.path.with_suffix(".new")
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(self.aside, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
