@@ -153,6 +153,7 @@ def _resumed(run: ServerRun) -> dict[str, Any]:
         "id": run.id,
         "name": run.run_id,
         "displayName": run.name,
+        "state": run.state,
         "summaryMetrics": json.dumps(run.summary),
         "config": json.dumps(run.sent_config),
         "tags": run.tags,

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pillion_sidecar.errors import SettingsError, SinkError
@@ -45,8 +46,8 @@ from pillion_sidecar.sinks.wandb_server import WandbServer
 
 WRITE_INTERVAL_S = 0.5
 """How long wandb-core may hold back what it was given; the worker flushes once a second."""
-SEND_INTERVAL_S = 5.0
-"""How often an online run's rows are sent."""
+SEND_INTERVAL_S = 5
+"""How often an online run's rows are sent. The SDK takes whole seconds, and never sends by less."""
 PROJECT_LENGTH_MAX = 128
 """What the SDK takes; more is cut off."""
 INIT_TIMEOUT_S = 60.0
@@ -79,7 +80,7 @@ class WandbSink:
         directory: Path,
         account: Account | None = None,
         *,
-        send_interval_s: float = SEND_INTERVAL_S,
+        send_interval_s: int = SEND_INTERVAL_S,
     ) -> None:
         """Go on with what is in the directory. Raises SettingsError if wandb is not installed."""
         directory = directory.resolve()
@@ -104,6 +105,8 @@ class WandbSink:
         self._failure: Exception | None = None
         """Why this process is of no more use."""
         self._is_leaked_at_s: float | None = None
+        self._opening_first = Lock()
+        self._is_key_known = False
 
     def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
         run_id = start.run_id
@@ -313,7 +316,12 @@ class WandbSink:
             run.should_stop = True
 
         def open_sdk(entity: str, project: str) -> Any:
-            settings = self._online_settings(root, start, ask_to_stop)
+            with self._opening_first:  # one at a time until the SDK knows the key
+                settings = self._online_settings(root, start, ask_to_stop)
+                if not self._is_key_known:
+                    sdk_run = self._init(start, entity, project, settings)
+                    self._is_key_known = True
+                    return sdk_run
             return self._init(start, entity, project, settings)
 
         run = OnlineRun(
@@ -370,17 +378,20 @@ class WandbSink:
 
     def _online_settings(self, root: Path, start: RunStart, ask_to_stop: Any) -> Any:
         assert self._account is not None
-        settings = self._settings(root, start)
-        settings.base_url = self._account.base_url
-        settings.api_key = self._account.key
-        settings.stop_fn = ask_to_stop
-        settings.init_timeout = INIT_TIMEOUT_S
-        settings.finish_timeout = FINISH_TIMEOUT_S
-        settings.finish_timeout_raises = True
-        settings.x_file_stream_transmit_interval = self._send_interval_s
-        return settings
+        return self._settings(
+            root,
+            start,
+            base_url=self._account.base_url,
+            # The SDK keeps it, and warns of each one that it is given later.
+            api_key=None if self._is_key_known else self._account.key,
+            stop_fn=ask_to_stop,
+            init_timeout=INIT_TIMEOUT_S,
+            finish_timeout=FINISH_TIMEOUT_S,
+            finish_timeout_raises=True,
+            x_file_stream_transmit_interval=self._send_interval_s,
+        )
 
-    def _settings(self, root: Path, start: RunStart) -> Any:
+    def _settings(self, root: Path, start: RunStart, **online: Any) -> Any:
         """Return settings by which nothing of this process is recorded as the run's."""
         return self._wandb.Settings(
             root_dir=root,
@@ -394,12 +405,12 @@ class WandbSink:
             disable_git=True,
             label_disable=True,
             sagemaker_disable=True,
-            stop_fn=_ignore_stop,
             x_disable_machine_info=True,
             x_disable_meta=True,
             x_disable_stats=True,
             x_save_requirements=False,
             x_transaction_log_flush_interval=WRITE_INTERVAL_S,
+            **{"stop_fn": _ignore_stop, **online},
         )
 
 
