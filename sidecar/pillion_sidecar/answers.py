@@ -1,6 +1,7 @@
 """Answers from the store, as messages: for the service, and for the CLI where no sidecar runs."""
 
 import re
+from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,8 +14,9 @@ from pillion_sidecar.compare import (
     check_run_ids,
     compare,
 )
+from pillion_sidecar.environment import encode_environment
 from pillion_sidecar.errors import PeerError, StateError
-from pillion_sidecar.records import RunId, encode_environment
+from pillion_sidecar.records import RunId, encode_alert, encode_definition, encode_target
 from pillion_sidecar.store import PageKey, Store, StoredRun
 from pillion_sidecar.validation import check_run_id
 
@@ -42,7 +44,11 @@ def get_run(
     store: Store, request: telemetry_service_pb2.GetRunRequest
 ) -> telemetry_service_pb2.GetRunResponse:
     """Answer `GetRun`."""
-    return telemetry_service_pb2.GetRunResponse(run=run_message(_run(store, request.run_id)))
+    run = _run(store, request.run_id)
+    message = run_message(run)
+    message.environment.CopyFrom(encode_environment(run.environment))
+    message.alerts.extend(map(encode_alert, reversed(store.alerts(run.run_id))))
+    return telemetry_service_pb2.GetRunResponse(run=message)
 
 
 def compare_runs(
@@ -56,7 +62,7 @@ def compare_runs(
 
 
 def run_message(run: StoredRun) -> run_pb2.Run:
-    """Turn a run into its message."""
+    """Turn a run into its message, without its packages, which are many, and alerts."""
     return run_pb2.Run(
         run_id=run.run_id,
         project=run.project,
@@ -70,12 +76,18 @@ def run_message(run: StoredRun) -> run_pb2.Run:
         notes=run.notes,
         config=to_key_values(run.config),
         summary=to_key_values(run.summary),
-        environment=encode_environment(run.environment),
+        environment=encode_environment(replace(run.environment, packages=())),
         start_time=_timestamp(run.start_time_unix_nano),
         end_time=_timestamp(run.end_time_unix_nano),
         row_count=run.row_count,
         last_step=run.last_step,
         lost_row_count=run.lost_row_count,
+        url=run.url,
+        model=run.model,
+        dataset=run.dataset,
+        use_case=run.use_case,
+        definitions=map(encode_definition, run.definitions),
+        wandb=encode_target(run.wandb),
     )
 
 

@@ -25,6 +25,7 @@ from pillion_sidecar.records import (
     decode_batch,
     decode_finish,
     decode_start,
+    decode_update,
 )
 from pillion_sidecar.replay import replay
 from pillion_sidecar.sinks import Sink
@@ -290,6 +291,8 @@ def _hand_over(
         elif entry.kind is EntryKind.BATCH:
             records.extend(decode_batch(payload, entry.first_ordinal))
             row_count += entry.row_count
+        elif entry.kind is EntryKind.UPDATE:
+            records.append(decode_update(payload))
         else:
             records.append(SummaryUpdate(decode_finish(payload).summary))
     if records:

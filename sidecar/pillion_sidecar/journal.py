@@ -23,6 +23,7 @@ from typing import Any
 
 from pillion.v1 import record_pb2
 from pillion_sidecar import salvage
+from pillion_sidecar.environment import decode_environment
 from pillion_sidecar.errors import DiskError, LimitError, StateError
 from pillion_sidecar.journal_ledger import KEYS_MAX, Ended, Ledger, Standing, Started
 from pillion_sidecar.journal_reader import BUSY_TIMEOUT_MS
@@ -38,8 +39,8 @@ from pillion_sidecar.records import (
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
     WriterId,
-    decode_environment,
 )
 
 GROUP_ENTRIES_MAX = 512
@@ -161,6 +162,10 @@ class Journal:
                 refused_value_count=refused_value_count,
             )
         )
+
+    def update(self, update: RunUpdate) -> Future[None]:
+        """Change a run from outside its trainer."""
+        return self._submit(lambda: self._ledger.update(update))
 
     def trim(self, points: Mapping[RunId, Offset]) -> None:
         """Have these runs' entries up to these offsets deleted, bit by bit: every sink has them."""

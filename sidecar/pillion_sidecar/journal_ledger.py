@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pillion_sidecar.environment import encode_environment
 from pillion_sidecar.errors import StateError
 from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import EntryKind
@@ -23,10 +24,11 @@ from pillion_sidecar.records import (
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
     WriterId,
-    encode_environment,
     encode_finish,
     encode_start,
+    encode_update,
     without_metrics,
 )
 
@@ -34,6 +36,9 @@ KEYS_MAX = 100_000
 """Metrics per run. Values of others are refused and counted."""
 DAMAGED_MAX = 1_000
 """So many damaged entries are put aside; then the oldest go."""
+
+_NOBODY = WriterId("")
+"""Writes what the sidecar itself has to say."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,8 @@ class Started:
     last_sequence: int
     is_resumed: bool
     next_ordinal: int
+    project: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,10 @@ class _Run:
     next_ordinal: int
     refused_row_count: int = 0
     refused_value_count: int = 0
+    project: str = ""
+    name: str = ""
+    is_project_given: bool = True
+    is_name_given: bool = True
     keys: set[str] = field(default_factory=set)
 
     @property
@@ -127,10 +138,14 @@ class Ledger:
         if writer is None or writer.state != RunState.RUNNING:
             self._gauge.take(len(payload))
         if run is None:
-            run = self._runs[start.run_id] = _Run(RunState.RUNNING, 0)
+            run = self._runs[start.run_id] = _new_run(start)
             self._db.execute(
-                "INSERT INTO runs (run_id, state, next_ordinal) VALUES (?, ?, ?)",
-                (start.run_id, run.state, run.next_ordinal),
+                "INSERT INTO runs (run_id, state, next_ordinal, project, name, is_project_given, "
+                "is_name_given) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(start.run_id, run.state, run.next_ordinal, run.project, run.name),
+                    *(run.is_project_given, run.is_name_given),
+                ),
             )
         if writer is None:
             writer = self._writers[start.run_id, start.writer_id] = _Writer(0, RunState.FINISHED)
@@ -147,7 +162,21 @@ class Ledger:
                 (environment, start.run_id, start.writer_id),
             )
             self._insert(start.run_id, start.writer_id, 0, EntryKind.START, run, 0, payload)
-        return Started(writer.last_sequence, is_resumed, run.next_ordinal)
+            if is_resumed:
+                self._name(start, run)
+        return Started(writer.last_sequence, is_resumed, run.next_ordinal, run.project, run.name)
+
+    def update(self, update: RunUpdate) -> None:
+        """Change a run from outside."""
+        run = self._run(update.run_id)
+        if run is None:
+            raise StateError(
+                f"There is no run {update.run_id}. `pillion runs` lists those there are.",
+                reason="RUN_UNKNOWN",
+            )
+        payload = encode_update(update)
+        self._gauge.take(len(payload))
+        self._update(update, payload, run)
 
     def standing(self, run_id: RunId, writer_id: WriterId) -> Standing | None:
         """Tell how a writer stands; None: it is not known."""
@@ -213,17 +242,12 @@ class Ledger:
                 (finish.exit_code, finish.reason, run_id, writer_id),
             )
             end = self._end_of_run(finish)
+            payload = encode_finish(end or finish)
             if end is not None:
                 run.state = end.state
-            self._insert(
-                run_id,
-                writer_id,
-                writer.last_sequence,
-                EntryKind.FINISH if end is None else EntryKind.END,
-                run,
-                0,
-                encode_finish(end or finish),
-            )
+                self._db.execute("UPDATE runs SET end = ? WHERE run_id = ?", (payload, run_id))
+            kind = EntryKind.FINISH if end is None else EntryKind.END
+            self._insert(run_id, writer_id, writer.last_sequence, kind, run, 0, payload)
             self._writers.pop((run_id, writer_id))
             if end is not None:
                 self._runs.pop(run_id)
@@ -299,6 +323,46 @@ class Ledger:
             missing = {"run_id": run_id, "offset": offset, "first_ordinal": first}
             missing |= {"row_count": run.next_ordinal - first, "is_in_store": is_store}
             log.error("the journal has lost its end, a sink has more", extra=missing)
+
+    def _name(self, start: RunStart, run: _Run) -> None:
+        """Take project and name of a writer that joins, if nobody has given them before."""
+        project = start.project if start.is_project_given and not run.is_project_given else None
+        name = start.name if start.is_name_given and not run.is_name_given else None
+        if project is not None or name is not None:
+            update = RunUpdate(start.run_id, project=project, name=name)
+            self._update(update, encode_update(update), run)
+
+    def _update(self, update: RunUpdate, payload: bytes, run: _Run) -> None:
+        if update.project is not None:
+            run.project, run.is_project_given = update.project, True
+        if update.name is not None:
+            run.name, run.is_name_given = update.name, True
+        self._db.execute(
+            "UPDATE runs SET project = ?, name = ?, is_project_given = ?, is_name_given = ? "
+            "WHERE run_id = ?",
+            (
+                *(run.project, run.name, run.is_project_given, run.is_name_given),
+                update.run_id,
+            ),
+        )
+        self._insert(update.run_id, _NOBODY, 0, EntryKind.UPDATE, run, 0, payload)
+        if run.state != RunState.RUNNING:
+            # What comes after an end opens a run again, at some sinks: so it ends once more.
+            (end,) = self._db.execute(
+                "SELECT end FROM runs WHERE run_id = ?", (update.run_id,)
+            ).fetchone()
+            end = end or encode_finish(self._last_end(update.run_id, run))
+            self._insert(update.run_id, _NOBODY, 0, EntryKind.END, run, 0, end)
+
+    def _last_end(self, run_id: RunId, run: _Run) -> RunFinish:
+        """Return the end of a run that has ended before format 3; when it did is not known."""
+        ends = self._db.execute(
+            "SELECT exit_code, reason FROM writers WHERE run_id = ? AND state = ? "
+            "ORDER BY end_offset DESC LIMIT 1",
+            (run_id, run.state),
+        ).fetchone()
+        exit_code, reason = ends or (None, "")
+        return RunFinish(run_id, _NOBODY, run.state, exit_code, reason, {}, time.time_ns())
 
     def _end_of_run(self, finish: RunFinish) -> RunFinish | None:
         """Return the run's end if this was its last writer's: the worst one of all its writers'.
@@ -385,8 +449,8 @@ class Ledger:
     def _run(self, run_id: RunId) -> _Run | None:
         if run_id not in self._runs:
             row = self._db.execute(
-                "SELECT state, next_ordinal, refused_row_count, refused_value_count FROM runs "
-                "WHERE run_id = ?",
+                "SELECT state, next_ordinal, refused_row_count, refused_value_count, project, "
+                "name, is_project_given, is_name_given FROM runs WHERE run_id = ?",
                 (run_id,),
             ).fetchone()
             if row is None:
@@ -442,3 +506,14 @@ class Ledger:
             "UPDATE runs SET state = ?, next_ordinal = ?, last_offset = ? WHERE run_id = ?",
             (run.state, run.next_ordinal, Offset(cursor.lastrowid or 0), run_id),
         )
+
+
+def _new_run(start: RunStart) -> _Run:
+    return _Run(
+        RunState.RUNNING,
+        0,
+        project=start.project,
+        name=start.name,
+        is_project_given=start.is_project_given,
+        is_name_given=start.is_name_given,
+    )

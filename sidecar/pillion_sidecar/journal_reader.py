@@ -29,6 +29,8 @@ class EntryKind(IntEnum):
     """A `RunFinish`: a writer ended, others live on."""
     END = 4
     """A `RunFinish`: the run's last writer ended; state and exit code are the run's."""
+    UPDATE = 5
+    """A `RunUpdate`: the run was changed from outside. If it had ended, its end follows again."""
 
 
 @dataclass(frozen=True, slots=True)

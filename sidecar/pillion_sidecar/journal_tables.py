@@ -1,10 +1,11 @@
 """The journal's tables, and how its file is opened, made and brought to this version's format.
 
-Format 2:
+Format 3:
 
     meta      key, value: `format`, `journal_id`, `first_offset`
     runs      run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal,
-              refused_row_count, refused_value_count, dropped_row_count
+              refused_row_count, refused_value_count, dropped_row_count,
+              project, name, is_project_given, is_name_given, end (an encoded `RunFinish`)
     writers   run_id, writer_id, last_sequence, state, environment (an encoded `Environment`),
               refused_row_count, refused_value_count, dropped_row_count,
               exit_code, reason, end_offset
@@ -17,6 +18,8 @@ Offsets never repeat, even after entries are deleted (AUTOINCREMENT), and begin 
 in which the journal was made: cursors depend on it.
 
 A run's entries up to its `trimmed_offset` are deleted, with them all rows before `trimmed_ordinal`.
+A run's project and name are empty where they are not known: it is from before format 3. Whether
+they are given tells whether a writer that joins may still give them. Its `end` is the last one.
 What a run has refused or dropped was so here. A writer's counts are what it told itself; what it
 dropped includes what was damaged here. How it ended stands in `end_offset`, `exit_code` and
 `reason` until it lives again.
@@ -30,7 +33,7 @@ from pathlib import Path
 from pillion_sidecar.errors import DiskError, SettingsError
 from pillion_sidecar.journal_reader import connect
 
-FORMAT = 2
+FORMAT = 3
 """The version of the tables. A journal of a newer one is not opened."""
 
 # Small columns stand before the payload: behind it they would be read through all of it.
@@ -54,7 +57,10 @@ CREATE TABLE runs (
     run_id TEXT PRIMARY KEY, state INTEGER NOT NULL, next_ordinal INTEGER NOT NULL,
     last_offset INTEGER NOT NULL DEFAULT 0, trimmed_offset INTEGER NOT NULL DEFAULT 0,
     trimmed_ordinal INTEGER NOT NULL DEFAULT 0, refused_row_count INTEGER NOT NULL DEFAULT 0,
-    refused_value_count INTEGER NOT NULL DEFAULT 0, dropped_row_count INTEGER NOT NULL DEFAULT 0
+    refused_value_count INTEGER NOT NULL DEFAULT 0, dropped_row_count INTEGER NOT NULL DEFAULT 0,
+    project TEXT NOT NULL DEFAULT '', name TEXT NOT NULL DEFAULT '',
+    is_project_given INTEGER NOT NULL DEFAULT 1, is_name_given INTEGER NOT NULL DEFAULT 1,
+    end BLOB NOT NULL DEFAULT x''
 ) WITHOUT ROWID;
 CREATE TABLE writers (
     run_id TEXT NOT NULL, writer_id TEXT NOT NULL, last_sequence INTEGER NOT NULL,
@@ -85,8 +91,10 @@ def open_journal(path: Path) -> sqlite3.Connection:
         if db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             _create(db)
         found = int(meta(db, "format"))
+        if found < 2:  # noqa: PLR2004 - the formats there were
+            _migrate_to_2(db)
         if found < FORMAT:
-            _migrate(db)
+            _migrate_to_3(db)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             raise SettingsError(f"{path} is not a journal of Pillion's; move it away.") from error
@@ -126,7 +134,7 @@ def _create(db: sqlite3.Connection) -> None:
     )
 
 
-def _migrate(db: sqlite3.Connection) -> None:
+def _migrate_to_2(db: sqlite3.Connection) -> None:
     """Bring a journal of format 1 to format 2: columns are added, nothing is rewritten."""
     counter = "INTEGER NOT NULL DEFAULT 0"
     added = {
@@ -155,6 +163,20 @@ def _migrate(db: sqlite3.Connection) -> None:
         + "WHERE entries.run_id = runs.run_id);"
         + "DROP INDEX entries_by_run;"
         + _BESIDE_ENTRIES
-        + f"UPDATE meta SET value = '{FORMAT}' WHERE key = 'format';"
+        + "UPDATE meta SET value = '2' WHERE key = 'format';"
         + "COMMIT;"
+    )
+
+
+def _migrate_to_3(db: sqlite3.Connection) -> None:
+    """Bring a journal of format 2 to format 3: columns are added, nothing is rewritten."""
+    db.executescript(
+        "BEGIN IMMEDIATE;"
+        "ALTER TABLE runs ADD COLUMN project TEXT NOT NULL DEFAULT '';"
+        "ALTER TABLE runs ADD COLUMN name TEXT NOT NULL DEFAULT '';"
+        "ALTER TABLE runs ADD COLUMN is_project_given INTEGER NOT NULL DEFAULT 1;"
+        "ALTER TABLE runs ADD COLUMN is_name_given INTEGER NOT NULL DEFAULT 1;"
+        "ALTER TABLE runs ADD COLUMN end BLOB NOT NULL DEFAULT x'';"
+        "UPDATE meta SET value = '3' WHERE key = 'format';"
+        "COMMIT;"
     )

@@ -4,18 +4,20 @@ This is the one place that turns `record.proto` into values and back, so that no
 a protobuf message. Arrays are numpy's, in the type in which the trainer logged them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NewType
 
 import numpy as np
 import numpy.typing as npt
 
-from pillion.process import ProcessIdentity
 from pillion.v1 import record_pb2
 from pillion.values import Value, from_key_values, to_key_values
+from pillion_sidecar.columns import Column, Logged, decode_column
+from pillion_sidecar.environment import Environment as Environment  # noqa: PLC0414 - part of a start
+from pillion_sidecar.environment import decode_environment, encode_environment
 
 RunId = NewType("RunId", str)
 WriterId = NewType("WriterId", str)
@@ -65,18 +67,6 @@ class WandbTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
-    """Where a writer runs, as it says itself; empty strings for what it does not say."""
-
-    host: str = ""
-    process: ProcessIdentity | None = None
-    program: str = ""
-    python_version: str = ""
-    platform: str = ""
-    client_version: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class RunStart:
     """A writer starts or joins a run."""
 
@@ -92,6 +82,32 @@ class RunStart:
     environment: Environment
     time_unix_nano: int
     wandb: WandbTarget = WandbTarget()
+    model: str = ""
+    dataset: str = ""
+    use_case: str = ""
+    is_project_given: bool = True
+    is_name_given: bool = True
+    """Whether the writer asked for this project and this name. Not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunUpdate:
+    """A run is changed from outside its trainer, or by the sidecar; None for what stays."""
+
+    run_id: RunId
+    project: str | None = None
+    name: str | None = None
+    notes: str | None = None
+    add_tags: tuple[str, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+    config: Mapping[str, Value] = field(default_factory=dict)
+    url: str | None = None
+    """Its page at W&B."""
+
+    def tags(self, known: Iterable[str]) -> tuple[str, ...]:
+        """Return a run's tags after this."""
+        left = (tag for tag in known if tag not in self.remove_tags)
+        return tuple(dict.fromkeys([*left, *self.add_tags]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,7 @@ class CheckedBatch:
     refused_row_count: int = 0
     """Rows that the writer could not keep so far, as it says."""
     refused_value_count: int = 0
+    alerts: tuple["Alert", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +152,13 @@ class Frame:
     first_ordinal: int
     steps: npt.NDArray[np.int64]
     times_unix_nano: npt.NDArray[np.int64]
-    columns: Mapping[str, npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]]
+    columns: Mapping[str, Column]
 
     def __len__(self) -> int:
         """The number of rows."""
         return len(self.steps)
 
-    def rows(self) -> Iterator[tuple[int, int, int, dict[str, float | int | bool]]]:
+    def rows(self) -> Iterator[tuple[int, int, int, dict[str, Logged]]]:
         """Yield (ordinal, step, time in ns, values as plain Python) row by row."""
         columns = [column.tolist() for column in self.columns.values()]
         keys = tuple(self.columns)
@@ -192,7 +209,70 @@ class ConsoleLines:
     lines: tuple[str, ...]
 
 
-Record = Frame | ConfigUpdate | SummaryUpdate | LostRange | ConsoleLines
+class Summarizing(IntEnum):
+    """What a run's summary keeps of a metric."""
+
+    MIN = record_pb2.MetricDefinition.SUMMARY_MIN
+    MAX = record_pb2.MetricDefinition.SUMMARY_MAX
+    MEAN = record_pb2.MetricDefinition.SUMMARY_MEAN
+    LAST = record_pb2.MetricDefinition.SUMMARY_LAST
+    FIRST = record_pb2.MetricDefinition.SUMMARY_FIRST
+    NONE = record_pb2.MetricDefinition.SUMMARY_NONE
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDefinition:
+    """How a metric is to be read."""
+
+    name: str
+    """A trailing `*` stands for every name that begins so."""
+    step_metric: str = ""
+    """The metric that is its x-axis; empty: the step."""
+    summaries: tuple[Summarizing, ...] = ()
+    """What the summary keeps, under these names; nothing said: the last value as it is."""
+
+
+class AlertLevel(IntEnum):
+    """How much an alert matters."""
+
+    INFO = record_pb2.Alert.LEVEL_INFO
+    WARN = record_pb2.Alert.LEVEL_WARN
+    ERROR = record_pb2.Alert.LEVEL_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A message for people."""
+
+    title: str
+    text: str
+    level: AlertLevel
+    time_unix_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobChunk:
+    """A piece of a file that a later frame refers to."""
+
+    sha256: str
+    """The digest of the whole file, in hexadecimal."""
+    offset_bytes: int
+    size_bytes: int
+    """Length of the whole file."""
+    data: bytes
+
+
+Record = (
+    Frame
+    | ConfigUpdate
+    | SummaryUpdate
+    | LostRange
+    | ConsoleLines
+    | MetricDefinition
+    | Alert
+    | BlobChunk
+    | RunUpdate
+)
 
 _STATES_ENDED = frozenset(RunState) - {RunState.RUNNING}
 
@@ -213,6 +293,9 @@ def decode_start(payload: bytes) -> RunStart:
         environment=decode_environment(message.environment),
         time_unix_nano=message.time_unix_nano,
         wandb=decode_target(message.wandb),
+        model=message.model,
+        dataset=message.dataset,
+        use_case=message.use_case,
     )
 
 
@@ -231,6 +314,9 @@ def encode_start(start: RunStart) -> bytes:
         environment=encode_environment(start.environment),
         time_unix_nano=start.time_unix_nano,
         wandb=encode_target(start.wandb),
+        model=start.model,
+        dataset=start.dataset,
+        use_case=start.use_case,
     ).SerializeToString(deterministic=True)
 
 
@@ -245,43 +331,6 @@ def encode_target(target: WandbTarget) -> record_pb2.WandbTarget:
     return record_pb2.WandbTarget(
         mode=target.mode.value, entity=target.entity, credential=target.credential
     )
-
-
-def decode_environment(message: record_pb2.Environment) -> Environment:
-    """Decode where a writer runs."""
-    process = None
-    if message.HasField("process"):
-        process = ProcessIdentity(
-            boot_id=message.process.boot_id,
-            pid_namespace=message.process.pid_namespace,
-            pid=message.process.pid,
-            start_time_ticks=message.process.start_time_ticks,
-        )
-    return Environment(
-        host=message.host,
-        process=process,
-        program=message.program,
-        python_version=message.python_version,
-        platform=message.platform,
-        client_version=message.client_version,
-    )
-
-
-def encode_environment(environment: Environment) -> record_pb2.Environment:
-    """Encode where a writer runs."""
-    message = record_pb2.Environment(
-        host=environment.host,
-        program=environment.program,
-        python_version=environment.python_version,
-        platform=environment.platform,
-        client_version=environment.client_version,
-    )
-    if (process := environment.process) is not None:
-        message.process.boot_id = process.boot_id
-        message.process.pid_namespace = process.pid_namespace
-        message.process.pid = process.pid
-        message.process.start_time_ticks = process.start_time_ticks
-    return message
 
 
 def decode_finish(payload: bytes) -> RunFinish:
@@ -310,6 +359,62 @@ def encode_finish(finish: RunFinish) -> bytes:
         summary=to_key_values(finish.summary),
         time_unix_nano=finish.time_unix_nano,
     ).SerializeToString(deterministic=True)
+
+
+def decode_update(payload: bytes) -> RunUpdate:
+    """Decode a journaled `RunUpdate`."""
+    message = record_pb2.RunUpdate.FromString(payload)
+    return RunUpdate(
+        run_id=RunId(message.run_id),
+        project=message.project if message.HasField("project") else None,
+        name=message.name if message.HasField("name") else None,
+        notes=message.notes if message.HasField("notes") else None,
+        add_tags=tuple(message.add_tags),
+        remove_tags=tuple(message.remove_tags),
+        config=from_key_values(message.config),
+        url=message.url if message.HasField("url") else None,
+    )
+
+
+def encode_update(update: RunUpdate) -> bytes:
+    """Encode a `RunUpdate` for the journal."""
+    return record_pb2.RunUpdate(
+        run_id=update.run_id,
+        project=update.project,
+        name=update.name,
+        notes=update.notes,
+        add_tags=update.add_tags,
+        remove_tags=update.remove_tags,
+        config=to_key_values(update.config),
+        url=update.url,
+    ).SerializeToString(deterministic=True)
+
+
+def decode_alert(message: record_pb2.Alert) -> Alert:
+    """Decode an alert."""
+    known = {level.value: level for level in AlertLevel}
+    level = known.get(message.level, AlertLevel.INFO)
+    return Alert(message.title, message.text, level, message.time_unix_nano)
+
+
+def encode_alert(alert: Alert) -> record_pb2.Alert:
+    """Encode an alert."""
+    return record_pb2.Alert(
+        title=alert.title,
+        text=alert.text,
+        level=record_pb2.Alert.Level.Name(alert.level),
+        time_unix_nano=alert.time_unix_nano,
+    )
+
+
+def encode_definition(definition: MetricDefinition) -> record_pb2.MetricDefinition:
+    """Encode how a metric is to be read."""
+    name_of = record_pb2.MetricDefinition.Summary.Name
+    return record_pb2.MetricDefinition(
+        name=definition.name,
+        step_metric=definition.step_metric,
+        summaries=[name_of(summary) for summary in definition.summaries],
+    )
 
 
 def decode_batch(payload: bytes, first_ordinal: int) -> list[Record]:
@@ -367,7 +472,7 @@ def _decode_record(message: record_pb2.Record, first_ordinal: int) -> Record:
                 first_ordinal=first_ordinal,
                 steps=np.array(frame.steps, np.int64),
                 times_unix_nano=np.array(frame.times_unix_nano, np.int64),
-                columns={column.key: _decode_column(column) for column in frame.columns},
+                columns={column.key: decode_column(column) for column in frame.columns},
             )
         case "config_update":
             return ConfigUpdate(from_key_values(message.config_update.values))
@@ -378,6 +483,13 @@ def _decode_record(message: record_pb2.Record, first_ordinal: int) -> Record:
             return LostRange(lost.first_sequence, lost.last_sequence, lost.row_count)
         case "console_lines":
             return _decode_console(message.console_lines)
+        case "metric_definition":
+            return _decode_definition(message.metric_definition)
+        case "alert":
+            return decode_alert(message.alert)
+        case "blob_chunk":
+            chunk = message.blob_chunk
+            return BlobChunk(chunk.sha256.hex(), chunk.offset_bytes, chunk.size_bytes, chunk.data)
         case kind:
             raise AssertionError(f"a record of kind {kind} passed validation")
 
@@ -391,15 +503,7 @@ def _decode_console(message: record_pb2.ConsoleLines) -> ConsoleLines:
     )
 
 
-def _decode_column(
-    column: record_pb2.MetricColumn,
-) -> npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]:
-    match column.WhichOneof("values"):
-        case "doubles":
-            return np.array(column.doubles.values, np.float64)
-        case "int64s":
-            return np.array(column.int64s.values, np.int64)
-        case "bools":
-            return np.array(column.bools.values, np.bool_)
-        case kind:
-            raise AssertionError(f"a column of kind {kind} passed validation")
+def _decode_definition(message: record_pb2.MetricDefinition) -> MetricDefinition:
+    known = {summary.value: summary for summary in Summarizing}
+    summaries = dict.fromkeys(known[each] for each in message.summaries if each in known)
+    return MetricDefinition(message.name, message.step_metric, tuple(summaries))

@@ -15,6 +15,7 @@ from itertools import groupby, islice, takewhile
 
 import numpy as np
 
+from pillion_sidecar.columns import to_column
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     Frame,
@@ -74,6 +75,8 @@ def replay(
 
 
 def _slices(store: Store, run: StoredRun) -> Iterator[list[Record]]:
+    if run.definitions:  # W&B takes them before the data only
+        yield list(run.definitions)
     if run.lost_row_count:
         yield [LostRange(0, 0, run.lost_row_count)]
     ordinal = 0
@@ -91,6 +94,8 @@ def _slices(store: Store, run: StoredRun) -> Iterator[list[Record]]:
             break
         yield list(pieces)
         number += len(pieces)
+    if alerts := store.alerts(run.run_id):
+        yield list(alerts)
 
 
 def _frames(rows: Iterable[Row]) -> Iterator[Frame]:
@@ -106,7 +111,7 @@ def _frames(rows: Iterable[Row]) -> Iterator[Frame]:
             first_ordinal=ordinals[0],
             steps=np.array(steps, np.int64),
             times_unix_nano=np.array(times, np.int64),
-            columns={key: np.array([row[key] for row in values]) for key in values[0]},
+            columns={key: to_column([row[key] for row in values]) for key in values[0]},
         )
 
 
@@ -123,6 +128,10 @@ def _start(run: StoredRun) -> RunStart:
         config=run.config,
         environment=run.environment,
         time_unix_nano=run.start_time_unix_nano,
+        model=run.model,
+        dataset=run.dataset,
+        use_case=run.use_case,
+        wandb=run.wandb,
     )
 
 

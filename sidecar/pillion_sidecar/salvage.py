@@ -44,7 +44,8 @@ _ENTRY = (
 )
 _RUN = (
     "run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal, "
-    "refused_row_count, refused_value_count, dropped_row_count"
+    "refused_row_count, refused_value_count, dropped_row_count, project, name, is_project_given, "
+    "is_name_given, end"
 )
 _WRITER = (
     "run_id, writer_id, last_sequence, state, environment, refused_row_count, "
@@ -234,8 +235,8 @@ class _Repair:
         # A writer that is known by its entries alone ended if the last of them says so.
         for run_id, writer_id, kind, payload, offset in self._db.execute(
             "SELECT run_id, writer_id, kind, payload, max(offset) FROM entries "
-            "WHERE NOT EXISTS (SELECT 1 FROM writers WHERE writers.run_id = entries.run_id "
-            "AND writers.writer_id = entries.writer_id) GROUP BY run_id, writer_id"
+            "WHERE writer_id != '' AND NOT EXISTS (SELECT 1 FROM writers WHERE writers.run_id = "
+            "entries.run_id AND writers.writer_id = entries.writer_id) GROUP BY run_id, writer_id"
         ).fetchall():
             (sequence,) = self._db.execute(
                 "SELECT max(sequence) FROM entries WHERE run_id = ? AND writer_id = ?",

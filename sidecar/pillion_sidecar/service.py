@@ -37,7 +37,7 @@ from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.metrics import OPEN_STREAMS, REFUSALS, watch_append
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import CheckedBatch, RunId, WriterId
-from pillion_sidecar.validation import check_finish, check_log, check_start, decode
+from pillion_sidecar.validation import check_finish, check_log, check_start, check_update, decode
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """A LogMetrics message; gRPC itself refuses larger ones."""
@@ -106,6 +106,8 @@ class TelemetryService:
             last_sequence=started.last_sequence,
             is_resumed=started.is_resumed,
             next_ordinal=started.next_ordinal,
+            project=started.project,
+            name=started.name,
         )
 
     async def LogMetrics(  # noqa: N802
@@ -185,6 +187,16 @@ class TelemetryService:
         return telemetry_service_pb2.FinishRunResponse(
             state=ended.state.proto_name, journaled_row_count=ended.row_count
         )
+
+    async def UpdateRun(  # noqa: N802
+        self, request: telemetry_service_pb2.UpdateRunRequest, _context: _Context
+    ) -> telemetry_service_pb2.UpdateRunResponse:
+        """See the contract."""
+        update = check_update(request)
+        await asyncio.wrap_future(self._journal.update(update))
+        asked = telemetry_service_pb2.GetRunRequest(run_id=update.run_id)
+        run = (await self._queries.run(asked)).run
+        return telemetry_service_pb2.UpdateRunResponse(run=run)
 
     async def Compare(  # noqa: N802
         self, request: telemetry_service_pb2.CompareRequest, _context: _Context

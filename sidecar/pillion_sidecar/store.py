@@ -4,6 +4,7 @@ One process writes (`sinks/store.py`), any number read, each call in one snapsho
 ever sees half a change. Readers open the file read-only. What is on disk: `store_tables.py`.
 """
 
+import functools
 import heapq
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,21 +19,38 @@ from sqlalchemy.exc import DBAPIError
 
 from pillion.process import ProcessIdentity
 from pillion.values import Value
+from pillion_sidecar.columns import NUMBER_KINDS, Logged, Numbers
+from pillion_sidecar.environment import Environment, GitState, Gpu, Package
 from pillion_sidecar.errors import DiskError
 from pillion_sidecar.records import (
+    Alert,
+    AlertLevel,
     ConsoleLines,
     ConsoleStream,
-    Environment,
+    MetricDefinition,
     Offset,
     RunId,
     RunState,
+    Summarizing,
+    TargetMode,
+    WandbTarget,
+)
+from pillion_sidecar.store_figures import (
+    FIGURES,
+    Figures,
+    by_name,
+    definition_of,
+    merged,
+    summary_of,
 )
 from pillion_sidecar.store_tables import (
     Metrics,
+    alerts,
     columns,
     console,
     from_blob,
     open_for_reading,
+    readable,
     runs,
     segments,
     signatures,
@@ -44,8 +62,7 @@ POSITIONS_MAX = 500
 CONSOLE_RECORDS = 16
 """So many records of console lines are read at once; one may be of 1 MiB."""
 
-Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
-Row: TypeAlias = tuple[int, int, int, dict[str, float | int | bool]]
+Row: TypeAlias = tuple[int, int, int, dict[str, Logged]]
 PageKey: TypeAlias = tuple[int, RunId]
 
 
@@ -62,7 +79,8 @@ class StoredRun:
     notes: str
     config: dict[str, Value]
     summary: dict[str, Value]
-    """The last logged value of each metric, overlaid with what was set explicitly."""
+    """What its definitions say of each metric, else the last logged value; overlaid with what was
+    set explicitly."""
     environment: Environment
     state: RunState
     reason: str
@@ -79,6 +97,13 @@ class StoredRun:
     """What was set explicitly, nothing else."""
     next_ordinal: int = 0
     """The ordinal behind its last row."""
+    model: str = ""
+    dataset: str = ""
+    use_case: str = ""
+    url: str = ""
+    """Its page at W&B, as far as the sidecar was told it."""
+    definitions: tuple[MetricDefinition, ...] = ()
+    wandb: WandbTarget = field(default_factory=WandbTarget)
 
     @property
     def page_key(self) -> PageKey:
@@ -165,7 +190,7 @@ class Store:
         return self.read_series(run_id, [key]).get(key, empty)
 
     def read_series(self, run_id: RunId, keys: Collection[str] | None = None) -> dict[str, Series]:
-        """Return several metrics, None: all. Unknown ones are left out.
+        """Return several metrics, None: all. Unknown ones are left out, and what is no number.
 
         A metric whose type changed comes in the type that holds all: integers among floats as
         float64, booleans among integers as int64.
@@ -176,7 +201,7 @@ class Store:
                 wanted = {
                     position: (key, kind)
                     for position, (key, kind) in enumerate(named)
-                    if keys is None or key in keys
+                    if kind in NUMBER_KINDS and (keys is None or key in keys)
                 }
                 if wanted:
                     for key, part in _read_part(connection, signature_id, wanted):
@@ -217,6 +242,17 @@ class Store:
             for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
                 yield ConsoleLines(ConsoleStream(row.stream), row.time_unix_nano, tuple(row.lines))
 
+    def alerts(self, run_id: RunId) -> list[Alert]:
+        """Return the run's latest alerts, as they came."""
+        with self._snapshot() as connection:
+            if not sa.inspect(connection).has_table(alerts.name):
+                return []
+            query = alerts.select().where(alerts.c.run_id == run_id).order_by(alerts.c.number)
+            return [
+                Alert(row.title, row.text, AlertLevel(row.level), row.time_unix_nano)
+                for row in connection.execute(query)
+            ]
+
     def close(self) -> None:
         """Let go of the file."""
         self._engine.dispose()
@@ -231,28 +267,83 @@ class Store:
 
 
 def _read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRun]:
-    rows = [dict(row) for row in connection.execute(query).mappings()]
-    summaries: dict[str, dict[str, Value]] = {row["run_id"]: {} for row in rows}
-    next_ordinals = dict.fromkeys(summaries, 0)
-    found = query.with_only_columns(runs.c.run_id)
-    last_rows = signatures.select().where(signatures.c.run_id.in_(found))
-    for last in connection.execute(last_rows.order_by(signatures.c.last_ordinal)):
-        names = (key for key, _ in last.metrics)
-        summaries[last.run_id].update(zip(names, last.last_values, strict=True))
-        next_ordinals[last.run_id] = last.last_ordinal + 1
-    for row in rows:
+    known = query.with_only_columns(*readable(connection, runs))
+    rows = {row["run_id"]: dict(row) for row in connection.execute(known).mappings()}
+    for row in rows.values():
         row["tags"] = tuple(row["tags"])
         row["explicit_summary"] = row["summary"]
-        row["summary"] = summaries[row["run_id"]] | row["summary"]
-        row["next_ordinal"] = next_ordinals[row["run_id"]]
+        row["next_ordinal"] = 0
         row["environment"] = _environment(row["environment"])
         row["state"] = RunState(row["state"])
-    return [StoredRun(**row) for row in rows]
+        row["definitions"] = tuple(map(_definition, row.get("definitions", ())))
+        row["wandb"] = _target(row.get("wandb"))
+    logged: dict[str, list[sa.Row[Any]]] = {run_id: [] for run_id in rows}
+    last_rows = sa.select(*readable(connection, signatures)).order_by(signatures.c.last_ordinal)
+    found = query.with_only_columns(runs.c.run_id)
+    for last in connection.execute(last_rows.where(signatures.c.run_id.in_(found))):
+        logged[last.run_id].append(last)
+        rows[last.run_id]["next_ordinal"] = last.last_ordinal + 1
+    for run_id, row in rows.items():
+        row["summary"] = _summary(logged[run_id], row["definitions"]) | row["summary"]
+    return [StoredRun(**row) for row in rows.values()]
+
+
+def _summary(
+    last_rows: Sequence[sa.Row[Any]], definitions: Sequence[MetricDefinition]
+) -> dict[str, Value]:
+    """Return what a run's summary says by itself; the signatures come by their last ordinals."""
+    summary: dict[str, Value] = {}
+    for last in last_rows:
+        for (key, kind), value in zip(last.metrics, last.last_values, strict=True):
+            if kind in NUMBER_KINDS or kind == "s":
+                summary[key] = value
+    known = by_name(definitions)
+    figures = _figures(last_rows) if known else {}
+    for key, parts in figures.items():
+        definition = definition_of(known, key)
+        if definition is not None and definition.summaries and key in summary:
+            is_integer = all(kind == "q" for kind, _ in parts)
+            whole = functools.reduce(merged, (part for _, part in parts))[0].tolist()
+            kept = summary_of(definition, summary.pop(key), whole, is_integer=is_integer)
+            if kept is not None:
+                summary[key] = kept
+    return summary
+
+
+def _figures(last_rows: Sequence[sa.Row[Any]]) -> dict[str, list[tuple[str, Figures]]]:
+    """Return each metric's figures, one for each signature that has it, in the order of time."""
+    parts: dict[str, list[tuple[str, Figures]]] = {}
+    known = [row for row in last_rows if row.figures is not None]
+    for row in sorted(known, key=lambda row: row.first_ordinal):
+        figures = from_blob("d", row.figures).reshape(-1, 1, FIGURES)
+        for (key, kind), of_key in zip(row.metrics, figures, strict=True):
+            parts.setdefault(key, []).append((kind, of_key))
+    return parts
+
+
+def _definition(fields: dict[str, Any]) -> MetricDefinition:
+    summaries = tuple(map(Summarizing, fields["summaries"]))
+    return MetricDefinition(fields["name"], fields["step_metric"], summaries)
+
+
+def _target(fields: dict[str, Any] | None) -> WandbTarget:
+    """Return where a run goes at W&B; before format 3 that was to a folder."""
+    if not fields:
+        return WandbTarget()
+    return WandbTarget(**fields | {"mode": TargetMode(fields["mode"])})
 
 
 def _environment(fields: dict[str, Any]) -> Environment:
-    process = fields.pop("process")
-    return Environment(**fields, process=ProcessIdentity(**process) if process else None)
+    process, git = fields.pop("process"), fields.pop("git", None)
+    packages = tuple(Package(**each) for each in fields.pop("packages", ()))
+    gpus = tuple(Gpu(**each) for each in fields.pop("gpus", ()))
+    return Environment(
+        **fields | {"arguments": tuple(fields.get("arguments", ()))},
+        process=ProcessIdentity(**process) if process else None,
+        git=GitState(**git) if git else None,
+        packages=packages,
+        gpus=gpus,
+    )
 
 
 def _read_signatures(connection: sa.Connection, run_id: RunId) -> list[tuple[int, Metrics]]:

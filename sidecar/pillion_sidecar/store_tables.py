@@ -1,20 +1,25 @@
 """The store's tables, and how its file is opened.
 
-Tables (format 2):
+Tables (format 3):
 
     meta        key, value: `store_format`
     runs        a run as its records made it, and `cursor`: the last journal offset that is in here
-    signatures  which metrics, in which order and kind, rows of a run have; and the last such row
+    signatures  which metrics, in which order and kind, rows of a run have; the first and last such
+                row; and `figures`, five doubles per metric: count and sum without NaN, the least,
+                the largest, the first; NaN where there is none
     segments    rows of one signature that came together: the axes that they share
     columns     the values of a segment, one row per metric, by its position in the signature
     console     what was printed, a row per record, numbered from 0 in its run; `cursor` is the
                 run's when it came. Format 1 did not have this table
+    alerts      the latest of each run, numbered as the above. Format 2 did not have this table, nor
+                the last columns of runs and signatures
 
 Arrays are little-endian blobs: int64 axes, values by kind: `d` float64, `q` int64, `?` one byte
-each. Segments of a signature never overlap, and larger ids hold later rows. `minimum` and `maximum`
-leave NaN out and are rounded to doubles. Config, summary and the like are JSON text with Python's
-NaN, Infinity and integers of any size; bytes are `{"$bytes": base64}`, and a user's key that begins
-with `$` gets another one in front.
+each; texts (`s`), histograms (`h`) and files (`m`) are lines of JSON. Segments of a signature never
+overlap, and larger ids hold later rows. `minimum` and `maximum` leave NaN out and are rounded to
+doubles. Config, summary and the like are JSON text with Python's NaN, Infinity and integers of any
+size; bytes are `{"$bytes": base64}`, and a user's key that begins with `$` gets another one in
+front.
 """
 
 import json
@@ -30,9 +35,10 @@ import numpy.typing as npt
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from pillion_sidecar.columns import NUMBER_KINDS, rich_of, rich_to_plain, to_column
 from pillion_sidecar.errors import DiskError, SettingsError
 
-FORMAT = 2
+FORMAT = 3
 """The version of the tables. A store of a newer one is not opened; an older one is brought up to
 date by the first who opens it to write."""
 
@@ -95,6 +101,12 @@ runs = sa.Table(
     sa.Column("last_step", sa.BigInteger),
     sa.Column("lost_row_count", sa.BigInteger, nullable=False),
     sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.Text, nullable=False, server_default=""),
+    sa.Column("dataset", sa.Text, nullable=False, server_default=""),
+    sa.Column("use_case", sa.Text, nullable=False, server_default=""),
+    sa.Column("url", sa.Text, nullable=False, server_default=""),
+    sa.Column("definitions", ValueText, nullable=False, server_default="[]"),
+    sa.Column("wandb", ValueText, nullable=False, server_default="{}"),
     sa.Index("runs_by_time", "start_time_unix_nano", "run_id"),
     sa.Index("runs_by_project", "project", "start_time_unix_nano", "run_id"),
 )
@@ -106,6 +118,8 @@ signatures = sa.Table(
     sa.Column("metrics", ValueText, nullable=False),  # [[key, kind], …]
     sa.Column("last_ordinal", sa.BigInteger, nullable=False),
     sa.Column("last_values", ValueText, nullable=False),  # one per metric
+    sa.Column("first_ordinal", sa.BigInteger),  # this and the next: not known before format 3
+    sa.Column("figures", sa.LargeBinary),
 )
 segments = sa.Table(
     "segments",
@@ -143,7 +157,32 @@ console = sa.Table(
     sqlite_with_rowid=False,
 )
 
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.run_id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("level", sa.Integer, nullable=False),
+    sa.Column("time_unix_nano", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+ADDED = (
+    *(runs.c.model, runs.c.dataset, runs.c.use_case, runs.c.url, runs.c.definitions, runs.c.wandb),
+    *(signatures.c.first_ordinal, signatures.c.figures),
+)
+"""Columns that format 3 has added."""
+
 _IS_FORMAT = meta.c.key == "store_format"
+
+
+def readable(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
+    """Return those of a table's columns that there are, in a store of format 2 too."""
+    is_current = sa.inspect(connection).has_table(alerts.name)
+    return [column for column in table.c if is_current or column not in set(ADDED)]
 
 
 def error_code(error: BaseException | None) -> int:
@@ -152,12 +191,20 @@ def error_code(error: BaseException | None) -> int:
 
 
 def to_blob(kind: str, arrays: Sequence[npt.NDArray[Any]]) -> bytes:
-    """Put arrays of one kind behind each other."""
+    """Put arrays of one kind behind each other. So can blobs of one kind be put."""
+    if kind not in NUMBER_KINDS:
+        lines = (json.dumps(_to_json(rich_to_plain(value))) for array in arrays for value in array)
+        return "".join(f"{line}\n" for line in lines).encode()
     return b"".join(array.astype(_DTYPES[kind], copy=False).tobytes() for array in arrays)
 
 
 def from_blob(kind: str, blob: bytes) -> npt.NDArray[Any]:
-    """Return a blob's numbers as a read-only array."""
+    """Return a blob's values as an array; numbers as a read-only one."""
+    if kind not in NUMBER_KINDS:
+        lines = blob.decode().splitlines()  # JSON escapes whatever else ends a line
+        return to_column(
+            [rich_of(kind, json.loads(line, object_hook=_from_json)) for line in lines]
+        )
     return np.frombuffer(blob, _DTYPES[kind])
 
 
@@ -275,7 +322,11 @@ def _check_format(engine: sa.Engine, path: Path) -> int:
 def _bring_up_to_date(engine: sa.Engine, path: Path) -> None:
     try:
         with engine.begin() as connection:
-            console.create(connection, checkfirst=True)
+            for table in (console, alerts):
+                table.create(connection, checkfirst=True)
+            for column in ADDED:
+                added = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {added}")
             connection.execute(meta.update().where(_IS_FORMAT).values(value=str(FORMAT)))
     except DBAPIError as error:
         engine.dispose()

@@ -8,27 +8,39 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from pillion._version import __version__
+from pillion.redaction import redact, redact_arguments, redact_text
 from pillion.v1 import record_pb2, telemetry_service_pb2
-from pillion.values import from_key_values
+from pillion.values import from_key_values, to_key_values
+from pillion_sidecar.environment import Environment, decode_environment
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import (
+    Alert,
     CheckedBatch,
     RunFinish,
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
     WriterId,
-    decode_environment,
+    decode_alert,
+)
+from pillion_sidecar.validation_values import (
+    KEY_BYTES_MAX,
+    TEXT_BYTES_MAX,
+    check_chunk,
+    check_column,
+    check_key_values,
+    check_keys,
+    check_text,
 )
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-KEY_BYTES_MAX = 1024
-TEXT_BYTES_MAX = 64 * 1024
 TAGS_MAX = 256
 COUNT_MAX = 10**12
 """Of rows or values that a writer says it lost or refused."""
@@ -36,18 +48,18 @@ LINES_MAX = 16_384
 """Of console output in one record."""
 RECORDS_MAX = 16_384
 """Per batch: each is looked at by itself."""
-VALUES_MAX = 20_000
-"""Config or summary values per message, nested ones included."""
-PATH_CHARACTERS_MAX = 4096
-"""Of the keys that lead to a nested value, together."""
-VALUES_DEPTH_MAX = 40
-"""Nesting of config and summary that is taken; what our own client makes is less deep."""
+SUMMARIES_MAX = 16
+"""Of one definition."""
+ARGUMENTS_MAX, PACKAGES_MAX, GPUS_MAX = 10_000, 10_000, 1_000
+"""Of one environment."""
 
 _Request = TypeVar("_Request", bound=Message)
-_BIG_INT = re.compile(r"-?[0-9]{1,4000}")
 _ENDS = frozenset(RunState) - {RunState.RUNNING}
 _TAKEN_RECORDS = frozenset(
-    {"metric_frame", "config_update", "summary_update", "console_lines", "lost_range"}
+    {
+        *("metric_frame", "config_update", "summary_update", "metric_definition"),
+        *("console_lines", "alert", "lost_range", "blob_chunk"),
+    }
 )
 
 
@@ -62,14 +74,10 @@ def decode(raw: bytes, request_class: type[_Request]) -> _Request:
 def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
     """Check a StartRun; ids that are left out are made."""
     run_id = check_run_id(request.run_id or uuid.uuid4().hex[:8])
-    for field in ("project", "name", "group", "job_type"):
-        _check_text(getattr(request, field), field, KEY_BYTES_MAX)
-    _check_text(request.notes, "notes", TEXT_BYTES_MAX)
-    if len(request.tags) > TAGS_MAX:
-        raise PeerError(f"tags: {len(request.tags)} of them; at most {TAGS_MAX} are taken.")
-    for tag in request.tags:
-        _check_text(tag, "tags", KEY_BYTES_MAX)
-    _check_key_values(request.config, "config")
+    for field in ("project", "name", "group", "job_type", "model", "dataset", "use_case"):
+        check_text(getattr(request, field), field, KEY_BYTES_MAX)
+    check_text(request.notes, "notes", TEXT_BYTES_MAX)
+    check_key_values(request.config, "config")
     start_time_unix_nano = time.time_ns()
     if request.HasField("start_time"):
         start_time_unix_nano = request.start_time.seconds * 10**9 + request.start_time.nanos
@@ -79,14 +87,19 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
         run_id=run_id,
         writer_id=_check_writer_id(request.writer_id or uuid.uuid4().hex),
         project=request.project or "uncategorized",
-        name=request.name or run_id,
+        name=request.name or _default_name(request, start_time_unix_nano) or run_id,
         group=request.group,
         job_type=request.job_type,
-        tags=tuple(dict.fromkeys(request.tags)),
+        tags=_check_tags(request.tags, "tags"),
         notes=request.notes,
-        config=from_key_values(request.config),
-        environment=decode_environment(request.environment),
+        config=redact(from_key_values(request.config)),
+        environment=_check_environment(request.environment),
         time_unix_nano=start_time_unix_nano,
+        model=request.model,
+        dataset=request.dataset,
+        use_case=request.use_case,
+        is_project_given=bool(request.project),
+        is_name_given=bool(request.name),
     )
 
 
@@ -103,6 +116,7 @@ def check_log(raw: bytes) -> CheckedBatch:
     first_sequence = batch.sequence
     row_count = dropped_row_count = 0
     keys: set[str] = set()
+    alerts: list[Alert] = []
     for field in ("refused_row_count", "refused_value_count"):
         _check_count(getattr(batch, field), f"batch.{field}")
     for index, record in enumerate(batch.records):
@@ -118,11 +132,20 @@ def check_log(raw: bytes) -> CheckedBatch:
         if kind == "metric_frame":
             row_count += _check_frame(record.metric_frame, where, keys)
         elif kind == "config_update":
-            _check_key_values(record.config_update.values, where)
+            check_key_values(record.config_update.values, where)
+            config = from_key_values(record.config_update.values)
+            if (redacted := redact(config)) != config:
+                record.config_update.values.CopyFrom(to_key_values(redacted))
         elif kind == "summary_update":
-            _check_key_values(record.summary_update.values, where)
+            check_key_values(record.summary_update.values, where)
         elif kind == "console_lines":
             _check_lines(record.console_lines, where)
+        elif kind == "metric_definition":
+            _check_definition(record.metric_definition, where)
+        elif kind == "alert":
+            alerts.append(_check_alert(record.alert, where))
+        elif kind == "blob_chunk":
+            check_chunk(record.blob_chunk, where)
         else:
             first_sequence = _check_lost(record.lost_range, batch, where)
             dropped_row_count = record.lost_range.row_count
@@ -137,6 +160,7 @@ def check_log(raw: bytes) -> CheckedBatch:
         dropped_row_count=dropped_row_count,
         refused_row_count=batch.refused_row_count,
         refused_value_count=batch.refused_value_count,
+        alerts=tuple(alerts),
     )
 
 
@@ -147,8 +171,8 @@ def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
         if request.state not in {state.value for state in _ENDS}:
             raise PeerError("state: a run ends as FINISHED, STOPPED, FAILED or CRASHED.")
         state = RunState(request.state)
-    _check_text(request.reason, "reason", TEXT_BYTES_MAX)
-    _check_key_values(request.summary, "summary")
+    check_text(request.reason, "reason", TEXT_BYTES_MAX)
+    check_key_values(request.summary, "summary")
     for field in ("refused_row_count", "refused_value_count"):
         _check_count(getattr(request, field), field)
     return RunFinish(
@@ -162,6 +186,23 @@ def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
         reason=request.reason,
         summary=from_key_values(request.summary),
         time_unix_nano=time.time_ns(),
+    )
+
+
+def check_update(request: telemetry_service_pb2.UpdateRunRequest) -> RunUpdate:
+    """Check an UpdateRun."""
+    check_text(request.name, "name", KEY_BYTES_MAX)
+    check_text(request.notes, "notes", TEXT_BYTES_MAX)
+    check_key_values(request.config, "config")
+    if request.HasField("name") and not request.name:
+        raise PeerError("name: a run has one.")
+    return RunUpdate(
+        run_id=check_run_id(request.run_id),
+        name=request.name if request.HasField("name") else None,
+        notes=request.notes if request.HasField("notes") else None,
+        add_tags=_check_tags(request.add_tags, "add_tags"),
+        remove_tags=_check_tags(request.remove_tags, "remove_tags"),
+        config=redact(from_key_values(request.config)),
     )
 
 
@@ -183,6 +224,43 @@ def _check_id(text: str, field: str) -> str:
     return text
 
 
+def _default_name(request: telemetry_service_pb2.StartRunRequest, time_unix_nano: int) -> str:
+    """Return `MODEL_USE-CASE_TIME` of those that are said; empty if neither is."""
+    model = request.model.rstrip("/").rpartition("/")[2]  # of a hub id, or a path
+    said = [label for label in (model, request.use_case) if label]
+    if not said:
+        return ""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(time_unix_nano // 10**9))
+    return "_".join([*said, stamp])
+
+
+def _check_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
+    different = tuple(dict.fromkeys(tags))
+    if len(different) > TAGS_MAX:
+        raise PeerError(f"{field}: {len(different)} of them; at most {TAGS_MAX} are taken.")
+    for tag in different:
+        check_text(tag, field, KEY_BYTES_MAX)
+    return different
+
+
+def _check_environment(message: record_pb2.Environment) -> Environment:
+    """Check where a writer runs; the message itself bounds its texts."""
+    for field, most in (
+        ("arguments", ARGUMENTS_MAX),
+        ("packages", PACKAGES_MAX),
+        ("gpus", GPUS_MAX),
+    ):
+        if (count := len(getattr(message, field))) > most:
+            raise PeerError(f"environment.{field}: {count:,} of them; at most {most:,} are taken.")
+    environment = decode_environment(message)
+    git = environment.git
+    return replace(
+        environment,
+        arguments=tuple(redact_arguments(environment.arguments)),
+        git=git and replace(git, remote_url=redact_text(git.remote_url)),
+    )
+
+
 def _check_frame(frame: record_pb2.MetricFrame, where: str, keys: set[str]) -> int:
     """Check a frame, add its keys to those of the batch, and return its rows."""
     row_count = len(frame.steps)
@@ -194,15 +272,27 @@ def _check_frame(frame: record_pb2.MetricFrame, where: str, keys: set[str]) -> i
         )
     if not frame.columns:
         raise PeerError(f"{where}.columns: a row has at least one value.")
-    keys |= _check_keys((column.key for column in frame.columns), f"{where}.columns")
+    keys |= check_keys((column.key for column in frame.columns), f"{where}.columns")
     for column in frame.columns:
-        kind = column.WhichOneof("values")
-        value_count = len(getattr(column, kind).values) if kind else 0
-        if value_count != row_count:
-            raise PeerError(
-                f"{where}.columns[{column.key!r}]: {value_count} values for {row_count} steps."
-            )
+        check_column(column, row_count, f"{where}.columns")
     return row_count
+
+
+def _check_definition(definition: record_pb2.MetricDefinition, where: str) -> None:
+    if not definition.name:
+        raise PeerError(f"{where}.name: a metric's name, or the beginning of some and `*`.")
+    check_text(definition.name, f"{where}.name", KEY_BYTES_MAX)
+    check_text(definition.step_metric, f"{where}.step_metric", KEY_BYTES_MAX)
+    if len(definition.summaries) > SUMMARIES_MAX:
+        raise PeerError(f"{where}.summaries: at most {SUMMARIES_MAX} are taken.")
+
+
+def _check_alert(alert: record_pb2.Alert, where: str) -> Alert:
+    if not alert.title:
+        raise PeerError(f"{where}.title: an alert has a title.")
+    check_text(alert.title, f"{where}.title", KEY_BYTES_MAX)
+    check_text(alert.text, f"{where}.text", TEXT_BYTES_MAX)
+    return decode_alert(alert)
 
 
 def _check_lost(lost: record_pb2.LostRange, batch: record_pb2.Batch, where: str) -> int:
@@ -219,56 +309,9 @@ def _check_lines(lines: record_pb2.ConsoleLines, where: str) -> None:
     if not 0 < len(lines.lines) <= LINES_MAX:
         raise PeerError(f"{where}.lines: {len(lines.lines)}; 1 to {LINES_MAX:,} are taken.")
     for line in lines.lines:
-        _check_text(line, f"{where}.lines", TEXT_BYTES_MAX)
+        check_text(line, f"{where}.lines", TEXT_BYTES_MAX)
 
 
 def _check_count(count: int, field: str) -> None:
     if count > COUNT_MAX:
         raise PeerError(f"{field}: {COUNT_MAX:,} at most.")
-
-
-def _check_key_values(values: record_pb2.KeyValueList, where: str) -> None:
-    """Check nested values, each in turn and without recursion."""
-    pending: list[tuple[record_pb2.KeyValueList | record_pb2.ArrayValue, str, int]] = [
-        (values, where, 0)
-    ]
-    count = 0
-    while pending:
-        nest, path, depth = pending.pop()
-        count += len(nest.values)
-        if count > VALUES_MAX:
-            raise PeerError(f"{where}: more than {VALUES_MAX:,} values.")
-        if depth > VALUES_DEPTH_MAX or len(path) > PATH_CHARACTERS_MAX:
-            raise PeerError(
-                f"{where}: nested more than {VALUES_DEPTH_MAX} deep, or by keys of more than "
-                f"{PATH_CHARACTERS_MAX:,} characters together."
-            )
-        if isinstance(nest, record_pb2.KeyValueList):
-            _check_keys((entry.key for entry in nest.values), path)
-            named = [(f"{path}.{entry.key}", entry.value) for entry in nest.values]
-        else:
-            named = [(path, element) for element in nest.values]
-        for name, value in named:
-            kind = value.WhichOneof("value")
-            if kind in {"kvlist_value", "array_value"}:
-                pending.append((getattr(value, kind), name, depth + 1))
-            elif kind == "big_int_value" and not _BIG_INT.fullmatch(value.big_int_value):
-                raise PeerError(f"{name}: big_int_value is decimal text, at most 4,000 digits.")
-
-
-def _check_keys(keys: Iterable[str], where: str) -> set[str]:
-    """Check keys that belong together; return them."""
-    seen: set[str] = set()
-    for key in keys:
-        if not key:
-            raise PeerError(f"{where}: a key is empty.", "KEY_EMPTY")
-        _check_text(key, f"{where}: the key {key[:40]!r}", KEY_BYTES_MAX)
-        if key in seen:
-            raise PeerError(f"{where}: the key {key!r} is there twice.", "KEY_REPEATED")
-        seen.add(key)
-    return seen
-
-
-def _check_text(text: str, field: str, bytes_max: int) -> None:
-    if len(text) * 4 > bytes_max and len(text.encode()) > bytes_max:
-        raise PeerError(f"{field}: longer than {bytes_max} bytes.")

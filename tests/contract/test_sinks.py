@@ -19,20 +19,26 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pillion_sidecar import replay as replay_module
+from pillion_sidecar.columns import Histogram, Logged, Media, to_column
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
+    Alert,
+    AlertLevel,
     ConfigUpdate,
     ConsoleLines,
     ConsoleStream,
     Environment,
     Frame,
     LostRange,
+    MetricDefinition,
     Offset,
     Record,
     RunFinish,
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
+    Summarizing,
     SummaryUpdate,
     WriterId,
 )
@@ -63,8 +69,10 @@ class Seen:
     exit_code: int | None
     reason: str
     lost_row_count: int
-    rows: list[tuple[int, int, int, dict[str, float | int | bool]]]
+    rows: list[tuple[int, int, int, dict[str, Logged]]]
     console: list[str]
+    notes: str = ""
+    alerts: Sequence[Alert] = ()
 
 
 class Harness(Protocol):
@@ -127,6 +135,8 @@ class MemoryHarness:
             lost_row_count=run.lost_row_count,
             rows=run.rows,
             console=[line for piece in run.console for line in piece.lines],
+            notes=run.start.notes,
+            alerts=run.alerts,
         )
 
 
@@ -166,6 +176,8 @@ class StoreHarness:
             lost_row_count=run.lost_row_count,
             rows=list(store.rows(run_id)),
             console=[line for piece in store.console(run_id) for line in piece.lines],
+            notes=run.notes,
+            alerts=store.alerts(run_id),
         )
         store.close()
         return seen
@@ -606,6 +618,104 @@ def test_what_lies_before_the_cursor_is_ignored(harness: Harness, delivery: Deli
     delivery.settle()
     assert harness.see(RUN) == before
     assert (delivery.sink.position(RUN), delivery.sink.row_count(RUN)) == (4, 1)
+
+
+UPDATED = [harness for harness in HARNESSES if harness is not WandbHarness]
+
+
+@pytest.mark.parametrize("harness_class", UPDATED)
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_run_is_changed_from_outside(
+    harness: Harness, delivery: Delivery, has_ended: bool
+) -> None:
+    """Name, notes, tags and config, live or ended; an end stays one."""
+    delivery.start(1, start_of(tags=("a", "b"), config={"x": 1}))
+    delivery.apply(RUN, 2, [frame_of(0, 3.0)])
+    if has_ended:
+        delivery.finish(3, finish_of())
+    update = RunUpdate(
+        *(RUN, None, "renamed", "new notes"),
+        add_tags=("c",),
+        remove_tags=("a",),
+        config={"y": {"z": 2}},
+    )
+    delivery.apply(RUN, 4, [update, RunUpdate(RUN, add_tags=("d",))])
+    if has_ended:
+        delivery.finish(5, finish_of())
+    delivery.settle()
+    seen = harness.see(RUN)
+    assert (seen.project, seen.name, seen.notes) == ("demo", "renamed", "new notes")
+    assert (seen.tags, seen.config) == (("b", "c", "d"), {"x": 1, "y": {"z": 2}})
+    assert seen.state is (RunState.FAILED if has_ended else RunState.RUNNING)
+
+
+@pytest.mark.parametrize("harness_class", UPDATED)
+def test_alerts_are_kept(harness: Harness, delivery: Delivery) -> None:
+    """In the order in which they came."""
+    alerts = [Alert(f"title {number}", "text", AlertLevel.WARN, number) for number in range(4)]
+    delivery.start(1, start_of())
+    delivery.apply(RUN, 2, [alerts[0], frame_of(0, 3.0), alerts[1]])
+    delivery.apply(RUN, 3, alerts[2:])
+    delivery.settle()
+    assert harness.see(RUN).alerts == alerts
+
+
+RICH: list[Record] = [
+    Frame(
+        0,
+        np.array([3, 1]),
+        np.array([1_000, 1_001]),
+        {
+            "loss": np.array([0.5, math.nan]),
+            "text": to_column(["", "two\nlines \u2028 and µ"]),
+            "weights": to_column([Histogram((0.0, 0.5, 2.0), (3.0, 4.0))] * 2),
+            "images": to_column(
+                [(Media("image/png", "ab" * 32, 5, {"caption": "x"}),) * n for n in (1, 2)]
+            ),
+        },
+    ),
+    frame_of(2, 1.0),
+    Frame(3, np.array([4]), np.array([1_003]), {"text": to_column(["three"])}),
+]
+
+
+@pytest.mark.parametrize("harness_class", UPDATED)
+def test_rich_values_come_back_in_their_rows(harness: Harness, delivery: Delivery) -> None:
+    """Texts, histograms and files, beside numbers and across calls, as they were."""
+    delivery.start(1, start_of())
+    delivery.apply(RUN, 2, RICH[:1])
+    delivery.apply(RUN, 3, RICH[1:])
+    delivery.settle()
+    rows = [row for frame in RICH for row in frame.rows()]  # type: ignore[union-attr]
+    assert harness.comparable(harness.see(RUN).rows) == harness.comparable(rows)
+
+
+def test_the_store_summarizes_metrics_as_they_were_defined(tmp_path: Path) -> None:
+    """Over signatures, types and calls, NaN left out; a name counts before what it begins with."""
+    harness = StoreHarness(tmp_path, lambda _: None)
+    delivery = Delivery(harness)
+    delivery.start(1, start_of())
+    kinds = tuple(kind for kind in Summarizing if kind is not Summarizing.NONE)
+    defined = [
+        MetricDefinition("loss", "epoch", kinds),
+        MetricDefinition("a/*", summaries=(Summarizing.NONE,)),
+        MetricDefinition("a/b*", summaries=(Summarizing.MAX,)),
+        MetricDefinition("plain", "epoch"),
+    ]
+
+    def frame(ordinal: int, **values: Any) -> Frame:
+        columns = {key.replace("_", "/"): to_column([value]) for key, value in values.items()}
+        return Frame(ordinal, np.array([0]), np.array([0]), columns)
+
+    first = [frame(0, loss=math.nan, a_b=1, a_c=1, plain=3), frame(1, loss=4.0, text="x")]
+    delivery.apply(RUN, 2, [*defined, *first])
+    delivery.apply(RUN, 3, [frame(2, loss=1, a_b=7), frame(3, loss=-2.5, a_b=5, a_c=1)])
+    loss = {"min": -2.5, "max": 4.0, "mean": 2.5 / 3, "last": -2.5, "first": 4.0}
+    expected = {"loss": loss, "a/b": {"max": 7}, "plain": 3, "text": "x"}
+    assert harness.see(RUN).summary == expected
+    delivery.reopen()
+    delivery.apply(RUN, 4, [SummaryUpdate({"loss": 5}), frame(4, a_b=8)])
+    assert harness.see(RUN).summary == expected | {"loss": 5, "a/b": {"max": 8}}
 
 
 MIXED: list[Record] = [

@@ -134,7 +134,7 @@ def test_bytes_that_are_no_message_are_refused(sidecar: Any, method: str) -> Non
         ("ListRuns", pb2.ListRunsRequest(page_token="x"), "INVALID_ARGUMENT"),
         ("StartRun", pb2.StartRunRequest(run_id="a/b"), "INVALID_ARGUMENT"),
         ("StartRun", pb2.StartRunRequest(run_id="new", resume="RESUME_POLICY_MUST"), "NOT_FOUND"),
-        ("UpdateRun", pb2.UpdateRunRequest(), "UNIMPLEMENTED"),
+        ("UpdateRun", pb2.UpdateRunRequest(run_id="nope"), "NOT_FOUND"),
         ("Configure", pb2.ConfigureRequest(), "UNIMPLEMENTED"),
         ("ListArtifacts", pb2.ListArtifactsRequest(), "UNIMPLEMENTED"),
     ],

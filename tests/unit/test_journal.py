@@ -46,10 +46,12 @@ from pillion_sidecar.records import (
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
     WriterId,
     decode_batch,
     decode_finish,
     decode_start,
+    decode_update,
 )
 from pillion_sidecar.validation import check_log
 
@@ -181,6 +183,11 @@ def books(tmp_path: Path) -> Iterator[Books]:
     books = Books(tmp_path / "journal.db")
     yield books
     books.close()
+
+
+def started(last_sequence: int, *, is_resumed: bool, next_ordinal: int) -> Started:
+    """Make what a writer of `start_of`'s learns when it starts."""
+    return Started(last_sequence, is_resumed, next_ordinal, "demo", "a name")
 
 
 def start_of(run_id: RunId = RUN, writer_id: WriterId = WRITER, **changed: Any) -> RunStart:
@@ -386,7 +393,7 @@ def test_ordinals_continue_across_writers_and_restarts(books: Books) -> None:
     books.start()
     books.append(1, row_count=3)
     books.reopen()
-    assert books.start(writer_id=OTHER_WRITER) == Started(0, is_resumed=True, next_ordinal=3)
+    assert books.start(writer_id=OTHER_WRITER) == started(0, is_resumed=True, next_ordinal=3)
     books.append(1, writer_id=OTHER_WRITER, row_count=2)
     books.append(2, row_count=4)
     books.reopen()
@@ -399,7 +406,7 @@ def test_ordinals_are_per_run(books: Books) -> None:
     """Rows of one run do not move the numbers of another."""
     books.start()
     books.append(1, row_count=3)
-    assert books.start(OTHER_RUN) == Started(0, is_resumed=False, next_ordinal=0)
+    assert books.start(OTHER_RUN) == started(0, is_resumed=False, next_ordinal=0)
     books.append(1, run_id=OTHER_RUN)
     assert [entry.first_ordinal for entry in books.entries(OTHER_RUN)] == [0, 0]
 
@@ -437,7 +444,7 @@ def test_watermark_survives_a_restart(books: Books) -> None:
     journal_id = books.journal.id
     books.reopen()
     assert books.journal.id == journal_id
-    assert books.start() == Started(3, is_resumed=True, next_ordinal=3)
+    assert books.start() == started(3, is_resumed=True, next_ordinal=3)
     assert books.append(4) == 4
 
 
@@ -475,8 +482,8 @@ def test_clock_that_jumps_changes_neither_order_nor_numbers(
 
 def test_start_of_a_living_writer_writes_nothing(books: Books) -> None:
     """A start that is repeated because its answer was lost changes nothing."""
-    assert books.start() == Started(0, is_resumed=False, next_ordinal=0)
-    assert books.start() == Started(0, is_resumed=True, next_ordinal=0)
+    assert books.start() == started(0, is_resumed=False, next_ordinal=0)
+    assert books.start() == started(0, is_resumed=True, next_ordinal=0)
     assert [entry.kind for entry in books.entries()] == [EntryKind.START]
 
 
@@ -616,7 +623,7 @@ def test_start_after_the_end_reopens_the_run(books: Books) -> None:
     books.start()
     books.append(1)
     books.finish(1, RunState.CRASHED)
-    assert books.start() == Started(1, is_resumed=True, next_ordinal=1)
+    assert books.start() == started(1, is_resumed=True, next_ordinal=1)
     assert books.state() is RunState.RUNNING
     assert [entry.kind for entry in books.entries()][-1] is EntryKind.START
 
@@ -631,6 +638,45 @@ def test_live_writers_are_those_that_have_not_ended(books: Books) -> None:
     books.journal.start(start_of(environment=here)).result(WAIT_S)
     books.reopen()
     assert books.journal.live_writers() == [(RUN, WRITER, here)]
+
+
+# Changes from outside.
+
+
+def test_the_first_who_names_a_run_names_it(books: Books) -> None:
+    """A project and a name that nobody has asked for give way to those that a joiner asks for."""
+    other, third = OTHER_WRITER, WriterId("third")
+    unnamed = start_of(is_project_given=False, is_name_given=False, project="none", name="run")
+    books.journal.start(unnamed).result(WAIT_S)
+    joined = books.journal.start(start_of(writer_id=other, project="mine", is_name_given=False))
+    assert joined.result(WAIT_S) == Started(0, True, 0, "mine", "run")
+    books.reopen()
+    joined = books.journal.start(start_of(writer_id=third, project="theirs", name="named"))
+    assert joined.result(WAIT_S) == Started(0, True, 0, "mine", "named")
+    updates = [decode_update(payload_in(e)) for e in books.entries() if e.kind is EntryKind.UPDATE]
+    assert updates == [RunUpdate(RUN, project="mine"), RunUpdate(RUN, name="named")]
+
+
+def test_a_change_of_a_run_that_has_ended_is_followed_by_its_end(books: Books) -> None:
+    """So that whoever opens the run for it ends it again, as it ended; it stays ended."""
+    books.start()
+    end = finish_of(RUN, WRITER, RunState.FAILED, summary={"x": 1}, time_unix_nano=77)
+    books.journal.finish(end, last_sequence=0).result(WAIT_S)
+    books.reopen()
+    update = RunUpdate(RUN, add_tags=("new",), config={"y": 2})
+    books.journal.update(update).result(WAIT_S)
+    *_, changed, again = books.entries()
+    assert (changed.kind, decode_update(payload_in(changed))) == (EntryKind.UPDATE, update)
+    assert (again.kind, decode_finish(payload_in(again))) == (EntryKind.END, end)
+    assert books.run().state is RunState.FAILED
+    with pytest.raises(StateError, match="no run"):
+        books.journal.update(RunUpdate(OTHER_RUN)).result(WAIT_S)
+
+
+def payload_in(entry: Entry) -> bytes:
+    """Return what an entry says, which is not damaged."""
+    assert entry.payload is not None
+    return entry.payload
 
 
 # Futures that nobody waits for, and the close.
@@ -692,8 +738,8 @@ def test_every_caller_is_answered(books: Books) -> None:
             for name, time in (("a", 1), ("b", 2**63), ("c", 2))
         )
     assert isinstance(odd.exception(WAIT_S), ValueError)
-    assert before.result(WAIT_S) == Started(0, is_resumed=False, next_ordinal=0)
-    assert after.result(WAIT_S) == Started(0, is_resumed=True, next_ordinal=0)
+    assert before.result(WAIT_S) == started(0, is_resumed=False, next_ordinal=0)
+    assert after.result(WAIT_S) == started(0, is_resumed=True, next_ordinal=0)
     assert [entry.writer_id for entry in books.entries()] == ["a", "c"]
     assert books.fatal == []
 
@@ -1414,8 +1460,8 @@ class JournalMachine(RuleBasedStateMachine):
             return
         last, state = writer or (0, None)
         ordinal = self.ordinals.setdefault(run_id, 0)
-        started = self.books.start(run_id, writer_id, may_resume=may, must_resume=must)
-        assert started == Started(last, is_known, ordinal)
+        answer = self.books.start(run_id, writer_id, may_resume=may, must_resume=must)
+        assert answer == started(last, is_resumed=is_known, next_ordinal=ordinal)
         if state is not RunState.RUNNING:
             self.entries.append((run_id, writer_id, 0, EntryKind.START, ordinal, 0))
             self.runs[run_id] = RunState.RUNNING

@@ -17,13 +17,17 @@ from hypothesis import strategies as st
 from pillion_sidecar import store_tables
 from pillion_sidecar.errors import DiskError, SettingsError
 from pillion_sidecar.records import (
+    Alert,
+    AlertLevel,
     ConsoleLines,
     ConsoleStream,
     Environment,
     Frame,
+    MetricDefinition,
     Offset,
     RunId,
     RunStart,
+    Summarizing,
     WriterId,
 )
 from pillion_sidecar.sinks.store import StoreSink
@@ -72,20 +76,40 @@ def test_a_store_of_a_newer_version_is_not_opened(tmp_path: Path) -> None:
             open_it(f"sqlite:///{path}")
 
 
-def test_a_store_of_format_1_is_brought_up_to_date_by_its_writer(tmp_path: Path) -> None:
-    """It has no console lines until then, and all else stays."""
+def make_older(path: Path, to_format: int) -> None:
+    """Take from a store what later formats have added."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for column in store_tables.ADDED:
+            db.execute(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
+        db.execute("DROP TABLE alerts")
+        if to_format == 1:
+            db.execute("DROP TABLE console")
+        db.execute(f"UPDATE meta SET value = '{to_format}'")
+
+
+@pytest.mark.parametrize("to_format", [1, 2])
+def test_an_older_store_is_brought_up_to_date_by_its_writer(tmp_path: Path, to_format: int) -> None:
+    """It can be read until then; all stays, and summaries know of the rows that were there."""
     path, url = tmp_path / "store.db", f"sqlite:///{tmp_path}/store.db"
     open_with_rows(path).close()
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("DROP TABLE console")
-        db.execute("UPDATE meta SET value = '1'")
+    make_older(path, to_format)
     with closing(Store(url)) as store:
+        run = store.run(RUN)
+        assert run is not None
+        assert (run.summary, run.next_ordinal, store.alerts(RUN)) == ({"a": 1999.5}, 4_000, [])
         assert (len(list(store.rows(RUN))), list(store.console(RUN))) == (4_000, [])
     printed = ConsoleLines(ConsoleStream.STDERR, 5, ("x", ""))
+    alert = Alert("a title", "", AlertLevel.WARN, 6)
+    defined = MetricDefinition("a", summaries=(Summarizing.MAX, Summarizing.FIRST))
     with closing(StoreSink(url)) as sink:
-        sink.apply(RUN, Offset(3), [printed])
+        rows = Frame(4_000, np.array([1]), np.array([2]), {"a": np.array([7.0])})
+        sink.apply(RUN, Offset(3), [printed, alert, defined, rows])
     with closing(Store(url)) as store:
-        assert (len(list(store.rows(RUN))), list(store.console(RUN))) == (4_000, [printed])
+        run = store.run(RUN)
+        assert run is not None
+        assert run.summary == {"a": {"max": 1999.5, "first": 0.0}}
+        assert (len(list(store.rows(RUN))), list(store.console(RUN))) == (4_001, [printed])
+        assert store.alerts(RUN) == [alert]
 
 
 def test_a_reader_says_that_there_is_no_store(tmp_path: Path) -> None:

@@ -8,23 +8,37 @@ from google.protobuf.internal.encoder import _VarintBytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pillion.redaction import REDACTED
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, to_key_values
 from pillion_sidecar import validation
+from pillion_sidecar.environment import GitState
 from pillion_sidecar.errors import PeerError
-from pillion_sidecar.records import Environment, RunState, decode_batch, decode_start, encode_start
+from pillion_sidecar.records import (
+    ConfigUpdate,
+    Environment,
+    RunState,
+    decode_batch,
+    decode_start,
+    encode_start,
+)
 from pillion_sidecar.validation import (
     COUNT_MAX,
-    KEY_BYTES_MAX,
     LINES_MAX,
     TAGS_MAX,
-    TEXT_BYTES_MAX,
-    VALUES_DEPTH_MAX,
     check_finish,
     check_log,
     check_run_id,
     check_start,
+)
+from pillion_sidecar.validation_values import (
+    BINS_MAX,
+    BLOB_BYTES_MAX,
+    FILES_MAX,
+    KEY_BYTES_MAX,
+    TEXT_BYTES_MAX,
+    VALUES_DEPTH_MAX,
 )
 
 Change = Callable[[pb2.LogMetricsRequest], Any]
@@ -437,3 +451,123 @@ def test_run_id_is_a_plain_name(text: str) -> None:
     """An id can be a file's name, a part of a URL and an argument, as it is."""
     with pytest.raises(PeerError, match="run_id"):
         check_run_id(text)
+
+
+# Rich values, definitions, alerts, and what describes a run.
+
+
+def test_secrets_are_left_out_before_anything_is_journaled() -> None:
+    """Of config, arguments and a remote's address; a client need not be ours."""
+    key, request = "0123456789abcdef" * 2 + "01234567", pb2.StartRunRequest(run_id="r")
+    request.config.CopyFrom(to_key_values({"lr": 1, "api_key": "x", "nest": {"url": key}}))
+    request.environment.arguments[:] = ["train.py", "--api-key", "x", f"KEY={key}"]
+    request.environment.git.remote_url = "https://me:x@host/repo.git"
+    start = check_start(request)
+    assert start.config == {"lr": 1, "api_key": REDACTED, "nest": {"url": REDACTED}}
+    assert start.environment.arguments == ("train.py", "--api-key", REDACTED, f"KEY={REDACTED}")
+    assert start.environment.git == GitState(remote_url="https://host/repo.git")
+    (update,) = decode_batch(check_log(request_of(config_of({"token": "x"}))).payload, 0)
+    assert update == ConfigUpdate({"token": REDACTED})
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({}, "r"),
+        ({"model": "meta-llama/Llama-3-8b", "use_case": "chat"}, "Llama-3-8b_chat_19700101-000001"),
+        ({"model": "./out/"}, "out_19700101-000001"),
+        ({"use_case": "chat"}, "chat_19700101-000001"),
+        ({"model": "m", "name": "mine"}, "mine"),
+    ],
+)
+def test_a_run_without_a_name_is_named_after_its_labels(said: dict[str, str], name: str) -> None:
+    """Model, use case and time; without labels by its id."""
+    request = pb2.StartRunRequest(run_id="r", **said)  # type: ignore[arg-type]
+    request.start_time.FromSeconds(1)
+    start = check_start(request)
+    assert (start.name, start.is_name_given) == (name, "name" in said)
+
+
+def column_of(**values: Any) -> Change:
+    """Add a column to the good batch's frame."""
+    return lambda request: frame(request).columns.add(key="rich", **values)
+
+
+def texts_of(*texts: str) -> Change:
+    """Add a column of texts."""
+    return column_of(texts=record_pb2.TextValues(values=texts))
+
+
+def histograms_of(edges: list[float], counts: list[float]) -> Change:
+    """Add a column of histograms."""
+    histogram = record_pb2.Histogram(edges=edges, counts=counts)
+    return column_of(histograms=record_pb2.HistogramValues(values=[histogram] * 2))
+
+
+def media_of(count: int = 1, **changed: Any) -> Change:
+    """Add a column of files."""
+    fields = {"media_type": "image/png", "sha256": bytes(32), "size_bytes": 5} | changed
+    group = record_pb2.MediaGroup(items=[record_pb2.Media(**fields)] * count)
+    return column_of(media=record_pb2.MediaValues(values=[group] * 2))
+
+
+def chunk_of(data: bytes, **changed: Any) -> Change:
+    """Replace all records by a piece of a file."""
+    fields = {"sha256": bytes(32), "size_bytes": len(data), "data": data} | changed
+    return only(blob_chunk=record_pb2.BlobChunk(**fields))
+
+
+def alert_of(title: str, text: str = "") -> Change:
+    """Replace all records by an alert."""
+    return only(alert=record_pb2.Alert(title=title, text=text))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        texts_of("", "x" * TEXT_BYTES_MAX),
+        histograms_of([0, 1, 1], [2, 3]),
+        media_of(FILES_MAX),
+        media_of(size_bytes=0, attributes=to_key_values({"caption": "x"})),
+        chunk_of(b"abc", size_bytes=5, offset_bytes=2),
+        chunk_of(b""),
+        alert_of("title", "text"),
+        only(metric_definition=record_pb2.MetricDefinition(name="*", summaries=[1, 77])),
+    ],
+)
+def test_rich_values_are_taken(change: Change) -> None:
+    """Up to their bounds."""
+    assert check_log(request_of(change)).payload
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        texts_of("one"),
+        texts_of("", "x" * (TEXT_BYTES_MAX + 1)),
+        histograms_of([0, 1], []),
+        histograms_of([0, 1], [1, 2]),
+        histograms_of([1, 0], [1]),
+        histograms_of([0, float("nan")], [1]),
+        histograms_of([0.0] * (BINS_MAX + 2), [0.0] * (BINS_MAX + 1)),
+        media_of(FILES_MAX + 1),
+        media_of(0),
+        media_of(media_type="../image"),
+        media_of(sha256=b"short"),
+        media_of(size_bytes=BLOB_BYTES_MAX + 1),
+        media_of(size_bytes=-1),
+        chunk_of(b"abc", size_bytes=2),
+        chunk_of(b"abc", offset_bytes=-1),
+        chunk_of(b"", size_bytes=1),
+        chunk_of(b"abc", sha256=b""),
+        alert_of(""),
+        alert_of("x" * (KEY_BYTES_MAX + 1)),
+        alert_of("x", "x" * (TEXT_BYTES_MAX + 1)),
+        only(metric_definition=record_pb2.MetricDefinition()),
+        only(metric_definition=record_pb2.MetricDefinition(name="x", summaries=[1] * 17)),
+    ],
+)
+def test_rich_values_beyond_their_bounds_are_refused(change: Change) -> None:
+    """With the whole batch, as the caller's mistake."""
+    with pytest.raises(PeerError):
+        check_log(request_of(change))

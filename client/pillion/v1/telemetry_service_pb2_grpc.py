@@ -157,7 +157,7 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRun(self, request, context):
-        """Changes name, tags, notes or config from outside the trainer. Not implemented yet.
+        """Changes name, tags, notes or config from outside the trainer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,20 +1,26 @@
 """A sink that keeps everything in memory: the reference for the contract, and a fake for tests."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pillion.values import Value
+from pillion_sidecar.columns import Logged
 from pillion_sidecar.records import (
+    Alert,
+    BlobChunk,
     ConfigUpdate,
     ConsoleLines,
     Frame,
     LostRange,
+    MetricDefinition,
     Offset,
     Record,
     RunFinish,
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
     SummaryUpdate,
 )
 from pillion_sidecar.sinks import News
@@ -28,11 +34,14 @@ class MemoryRun:
     tags: list[str]
     config: dict[str, Value]
     summary: dict[str, Value] = field(default_factory=dict)
-    rows: list[tuple[int, int, int, dict[str, float | int | bool]]] = field(default_factory=list)
+    rows: list[tuple[int, int, int, dict[str, Logged]]] = field(default_factory=list)
     state: RunState = RunState.RUNNING
     finish: RunFinish | None = None
     lost_row_count: int = 0
     console: list[ConsoleLines] = field(default_factory=list)
+    definitions: dict[str, MetricDefinition] = field(default_factory=dict)
+    alerts: list[Alert] = field(default_factory=list)
+    chunks: list[BlobChunk] = field(default_factory=list)
     cursor: Offset = field(default=Offset(0))
 
 
@@ -55,7 +64,8 @@ class MemorySink:
 
     def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
         run = self.runs[run_id]
-        run.state, run.finish = RunState.RUNNING, None
+        if not all(isinstance(record, RunUpdate) for record in records):
+            run.state, run.finish = RunState.RUNNING, None
         for record in records:
             match record:
                 case Frame():
@@ -68,6 +78,20 @@ class MemorySink:
                     run.lost_row_count += record.row_count
                 case ConsoleLines():
                     run.console.append(record)
+                case MetricDefinition():
+                    run.definitions[record.name] = record
+                case Alert():
+                    run.alerts.append(record)
+                case BlobChunk():
+                    run.chunks.append(record)
+                case RunUpdate():
+                    run.tags = list(record.tags(run.tags))
+                    run.config.update(record.config)
+                    named = {"project": record.project, "name": record.name, "notes": record.notes}
+                    news: dict[str, Any] = {
+                        field: text for field, text in named.items() if text is not None
+                    }
+                    run.start = replace(run.start, **news)
         run.cursor = offset
 
     def finish(self, offset: Offset, finish: RunFinish) -> None:

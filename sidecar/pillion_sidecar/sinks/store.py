@@ -17,21 +17,29 @@ from sqlalchemy.exc import DBAPIError
 from pillion.values import Value
 from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import (
+    Alert,
     ConfigUpdate,
     ConsoleLines,
     Frame,
     LostRange,
+    MetricDefinition,
     Offset,
     Record,
     RunFinish,
     RunId,
     RunStart,
     RunState,
+    RunUpdate,
     SummaryUpdate,
 )
 from pillion_sidecar.sinks import News
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
-from pillion_sidecar.store_tables import console, error_code, open_for_writing, runs
+from pillion_sidecar.store_tables import alerts, console, error_code, open_for_writing, runs
+
+ALERTS_MAX = 100
+"""Of a run's alerts the latest are kept."""
+DEFINITIONS_MAX = 1_000
+"""Of one run; more are left out."""
 
 _RUNNING = {"state": RunState.RUNNING, "reason": "", "exit_code": None, "end_time_unix_nano": None}
 _CODES_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
@@ -85,7 +93,11 @@ class StoreSink:
                 known = [] if run.last_step is None else [run.last_step]
                 run.last_step = max(known + steps, default=None)
                 run.lost_row_count += sum(r.row_count for r in records if isinstance(r, LostRange))
-                self._update(run_id, run, offset, **_RUNNING, **self._merged(run_id, records))
+                self._keep_alerts(run_id, offset, records)
+                changes = self._merged(run_id, records)
+                if not all(isinstance(record, RunUpdate) for record in records):
+                    changes |= _RUNNING
+                self._update(run_id, run, offset, **changes)
 
     def finish(self, offset: Offset, finish: RunFinish) -> None:
         run_id = finish.run_id
@@ -172,15 +184,48 @@ class StoreSink:
     def _merged(self, run_id: RunId, records: Iterable[Record]) -> dict[str, Any]:
         """Return config and summary with these records' values in, as far as they change."""
         news: dict[str, dict[str, Value]] = {"config": {}, "summary": {}}
+        definitions: list[MetricDefinition] = []
+        updates: list[RunUpdate] = []
         for record in records:
             match record:
                 case ConfigUpdate():
                     news["config"].update(record.values)
                 case SummaryUpdate():
                     news["summary"].update(record.values)
-        return {
+                case MetricDefinition():
+                    definitions.append(record)
+                case RunUpdate():
+                    updates.append(record)
+                    news["config"].update(record.config)
+        changes: dict[str, Any] = {
             name: self._read(run_id, runs.c[name])[0] | new for name, new in news.items() if new
         }
+        if definitions:
+            (known,) = self._read(run_id, runs.c.definitions)
+            changes["definitions"] = _with_definitions(known, definitions)
+        for update in updates:
+            tags = changes["tags"] if "tags" in changes else self._read(run_id, runs.c.tags)[0]
+            changes["tags"] = list(update.tags(tags))
+            named = {"project": update.project, "name": update.name, "notes": update.notes}
+            named["url"] = update.url
+            changes |= {field: text for field, text in named.items() if text is not None}
+        return changes
+
+    def _keep_alerts(self, run_id: RunId, offset: Offset, records: Iterable[Record]) -> None:
+        """Keep a run's alerts, the latest of them."""
+        new = [record for record in records if isinstance(record, Alert)]
+        if not new:
+            return
+        of_run = alerts.c.run_id == run_id
+        last = self._connection.scalar(sa.select(sa.func.max(alerts.c.number)).where(of_run))
+        number = 0 if last is None else last + 1
+        rows = [
+            {"run_id": run_id, "number": number + index, "cursor": offset} | asdict(alert)
+            for index, alert in enumerate(new)
+        ]
+        self._connection.execute(alerts.insert(), rows[-ALERTS_MAX:])
+        outdated = alerts.c.number < number + len(new) - ALERTS_MAX
+        self._connection.execute(alerts.delete().where(of_run, outdated))
 
     def _update(self, run_id: RunId, run: _Run, offset: Offset, **changes: Any) -> None:
         run.cursor = offset
@@ -213,9 +258,24 @@ def _new_run(offset: Offset, start: RunStart) -> dict[str, Any]:
         "row_count": 0,
         "last_step": None,
         "lost_row_count": 0,
+        "model": start.model,
+        "dataset": start.dataset,
+        "use_case": start.use_case,
+        "wandb": asdict(start.wandb),
         "cursor": offset,
         **_RUNNING,
     }
+
+
+def _with_definitions(
+    known: list[dict[str, Any]], new: Iterable[MetricDefinition]
+) -> list[dict[str, Any]]:
+    """Return a run's definitions, the last one of each name, as JSON has them."""
+    by_name = {fields["name"]: fields for fields in known}
+    for definition in new:
+        if definition.name in by_name or len(by_name) < DEFINITIONS_MAX:
+            by_name[definition.name] = asdict(definition)
+    return list(by_name.values())
 
 
 def _failure(error: DBAPIError) -> SinkError | DiskError:

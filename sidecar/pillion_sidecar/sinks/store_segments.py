@@ -5,14 +5,17 @@ when a signature's small segments and the new rows reach `SEGMENT_ROWS` together
 full segment. So every row is written at most twice, and only a signature's last segments are small.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import sqlalchemy as sa
 
+from pillion.values import Value
+from pillion_sidecar.columns import NUMBER_KINDS, kind_of
 from pillion_sidecar.records import Frame, RunId
+from pillion_sidecar.store_figures import FIGURES, Figures, figures_of, merged, no_figures
 from pillion_sidecar.store_tables import (
     Metrics,
     columns,
@@ -28,15 +31,18 @@ SEGMENT_ROWS = 1_024
 _UPDATE_LAST_ROW = signatures.update().where(
     signatures.c.signature_id == sa.bindparam("of_signature")
 )
-_KINDS: Mapping[str, str] = {"f": "d", "i": "q", "b": "?"}
-"""A column's kind by that of its numpy type."""
+
+TEXT_CHARACTERS_MAX = 1_024
+"""Of a text in a run's summary; longer ones are cut there."""
 
 
 @dataclass(slots=True)
 class Tail:
-    """The small segments at the end of a signature; none: both figures are 0."""
+    """A signature: its figures, and the small segments at its end; none: both numbers are 0."""
 
     signature_id: int
+    figures: Figures
+    first_ordinal: int
     first_segment_id: int = 0
     row_count: int = 0
 
@@ -85,19 +91,23 @@ class SegmentWriter:
         )
         query = (
             sa.select(
-                signatures.c.metrics,
-                signatures.c.signature_id,
+                signatures,
                 sa.func.coalesce(sa.func.min(segments.c.segment_id), 0),
                 sa.func.coalesce(sa.func.sum(segments.c.row_count), 0),
             )
             .select_from(signatures.outerjoin(segments, small))
             .where(signatures.c.run_id == run_id)
-            .group_by(signatures.c.signature_id, signatures.c.metrics)
+            .group_by(signatures.c.signature_id)
         )
-        return {
-            tuple((key, kind) for key, kind in metrics): Tail(*tail)
-            for metrics, *tail in self._connection.execute(query)
-        }
+        tails: Tails = {}
+        for found in self._connection.execute(query).all():
+            metrics = tuple((key, kind) for key, kind in found.metrics)
+            if found.figures is None:  # from before format 3
+                known = self._figures(found.signature_id, metrics)
+            else:
+                known = from_blob("d", found.figures).reshape(-1, FIGURES), found.first_ordinal
+            tails[metrics] = Tail(found.signature_id, *known, *found[-2:])
+        return tails
 
     def append(self, run_id: RunId, tails: Tails, frames: Sequence[Frame]) -> None:
         """Write frames, none of them empty, whose ordinals are behind all that the run has."""
@@ -107,7 +117,9 @@ class SegmentWriter:
         inserts = _Inserts()
         for metrics, group in groups.items():
             if metrics not in tails:
-                tails[metrics] = Tail(self._insert_signature(run_id, metrics))
+                signature_id = self._insert_signature(run_id, metrics)
+                none = no_figures(len(metrics))
+                tails[metrics] = Tail(signature_id, none, group[0].first_ordinal)
             self._append_group(tails[metrics], metrics, group, inserts)
         if groups:
             self._connection.execute(segments.insert(), inserts.segments)
@@ -119,6 +131,11 @@ class SegmentWriter:
         self, tail: Tail, metrics: Metrics, frames: Sequence[Frame], inserts: _Inserts
     ) -> None:
         segment = _pack(metrics, frames)
+        new = [
+            figures_of(from_blob(kind, data), kind)
+            for (_, kind), data in zip(metrics, segment.columns, strict=True)
+        ]
+        tail.figures = merged(tail.figures, np.array(new).reshape(-1, FIGURES))
         segment_id = self._next_segment_id
         self._next_segment_id += 1
         if tail.row_count + len(segment) < SEGMENT_ROWS:
@@ -131,12 +148,25 @@ class SegmentWriter:
         for position, ((_, kind), data) in enumerate(zip(metrics, segment.columns, strict=True)):
             place = {"segment_id": segment_id, "position": position}
             inserts.columns.append(place | _column_row(kind, data))
-        inserts.last_rows.append(_last_row(tail.signature_id, frames[-1]))
+        inserts.last_rows.append(_last_row(tail, metrics, frames[-1]))
 
     def _insert_signature(self, run_id: RunId, metrics: Metrics) -> int:
         new = {"run_id": run_id, "metrics": metrics, "last_ordinal": -1, "last_values": []}
         insert = signatures.insert().values(new).returning(signatures.c.signature_id)
         return int(self._connection.execute(insert).scalar_one())
+
+    def _figures(self, signature_id: int, metrics: Metrics) -> tuple[Figures, int]:
+        """Make up the figures of a signature, and its first ordinal, from its rows."""
+        figures = no_figures(len(metrics))
+        in_signature = segments.c.signature_id == signature_id
+        query = sa.select(columns.c.segment_id, columns.c.position, columns.c.data).join(segments)
+        query = query.where(in_signature).order_by(columns.c.segment_id)
+        for _, position, data in self._connection.execute(query):
+            kind = metrics[position][1]
+            new = np.array([figures_of(from_blob(kind, data), kind)])
+            figures[position] = merged(figures[position : position + 1], new)
+        first = sa.select(sa.func.min(segments.c.first_ordinal)).where(in_signature)
+        return figures, self._connection.scalar(first) or 0
 
     def _fold(self, tail: Tail, segment: _Segment) -> _Segment:
         """Take the small segments out of the store and put `segment` behind them."""
@@ -164,7 +194,7 @@ class SegmentWriter:
 
 
 def _metrics(frame: Frame) -> Metrics:
-    return tuple((key, _KINDS[column.dtype.kind]) for key, column in frame.columns.items())
+    return tuple((key, kind_of(column)) for key, column in frame.columns.items())
 
 
 def _pack(metrics: Metrics, frames: Sequence[Frame]) -> _Segment:
@@ -188,6 +218,8 @@ def _segment_row(segment: _Segment) -> dict[str, Any]:
 
 
 def _column_row(kind: str, data: bytes) -> dict[str, Any]:
+    if kind not in NUMBER_KINDS:
+        return {"minimum": None, "maximum": None, "nan_count": 0, "data": data}
     values = from_blob(kind, data)
     numbers = values[~np.isnan(values)] if kind == "d" else values
     return {
@@ -198,9 +230,21 @@ def _column_row(kind: str, data: bytes) -> dict[str, Any]:
     }
 
 
-def _last_row(signature_id: int, frame: Frame) -> dict[str, Any]:
+def _last_row(tail: Tail, metrics: Metrics, frame: Frame) -> dict[str, Any]:
     return {
-        "of_signature": signature_id,
+        "of_signature": tail.signature_id,
+        "first_ordinal": tail.first_ordinal,
         "last_ordinal": frame.first_ordinal + len(frame) - 1,
-        "last_values": [column[-1].item() for column in frame.columns.values()],
+        "last_values": [_last_value(kind, frame.columns[key][-1]) for key, kind in metrics],
+        "figures": tail.figures.astype("<f8").tobytes(),
     }
+
+
+def _last_value(kind: str, value: Any) -> Value:
+    """Return what a summary shows of a value; None of what is no number and no text."""
+    if kind in NUMBER_KINDS:
+        number: Value = value.item()
+        return number
+    if kind == "s" and len(value) > TEXT_CHARACTERS_MAX:
+        return f"{value[:TEXT_CHARACTERS_MAX]}…"
+    return value if kind == "s" else None
