@@ -234,6 +234,48 @@ tell(stopped)
     assert ended(process) == [[["two"]]]
 
 
+def test_artifacts_arrive_and_bytes_that_are_there_do_not_travel_again(
+    server: WandbServer, run_sdk: Callable[[str], SdkProcess], tmp_path: Path
+) -> None:
+    """Versions, aliases, metadata, references, use, links, and what comes with a row."""
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "weights").write_text("w" * 1000)
+    (tmp_path / "checkpoint" / "state").write_text("1")
+    ended(
+        run_sdk("""
+import pathlib
+
+def artifact():
+    artifact = wandb.Artifact("adapter", "model", metadata={"step": 5})
+    artifact.add_dir("checkpoint", policy="immutable", skip_cache=True)
+    artifact.add_reference("lustre://data/x", name="base", checksum=False)
+    return run.log_artifact(artifact, aliases=["best"]).wait()
+
+run = init("run-1")
+artifact()
+pathlib.Path("checkpoint/state").write_text("2")
+version = artifact()
+assert artifact().version == version.version == "v1"
+run.link_artifact(version, "wandb-registry-model/adapters", aliases=["prod"])
+run.use_artifact("adapter:v0").download("earlier")
+run.log({"page": wandb.Html("<b>"), "table": wandb.Table(columns=["a"], data=[[1]])})
+run.finish()
+""")
+    )
+    first, second = server.artifacts.named("adapter")
+    assert server.artifacts.files(first) == {"weights": b"w" * 1000, "state": b"1"}
+    assert server.artifacts.files(second) == {"weights": b"w" * 1000, "state": b"2"}
+    assert (first.aliases, second.aliases) == (set(), {"best", "latest"})
+    assert (first.used_by, second.run_id, second.metadata) == (["run-1"], "run-1", {"step": 5})
+    assert second.references == {"base": "lustre://data/x"}
+    assert second.links == [("stable-org/wandb-registry-model/adapters", ("prod",))]
+    assert (tmp_path / "earlier" / "state").read_text() == "1"
+    (row,) = server.runs["run-1"].rows
+    assert b"<b>" in server.runs["run-1"].files[row["page"]["path"]]
+    assert json.loads(server.runs["run-1"].files[row["table"]["path"]])["data"] == [[1]]
+    assert len(server.artifacts.blobs) == 4
+
+
 def test_a_server_that_has_gone_is_back_at_the_same_place(server: WandbServer) -> None:
     """Gone: connections are refused. Back: what it has got is still there."""
     post = urllib.request.Request(

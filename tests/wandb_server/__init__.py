@@ -9,7 +9,7 @@ An operation that it does not know is answered 400 and is in `server.unknown`.
 """
 
 from wandb_server.faults import Fault
-from wandb_server.kept import Alert, ServerRun
+from wandb_server.kept import Alert, ServerArtifact, ServerRun
 from wandb_server.server import KEY, TEAM, USER, WandbServer
 
-__all__ = ["KEY", "TEAM", "USER", "Alert", "Fault", "ServerRun", "WandbServer"]
+__all__ = ["KEY", "TEAM", "USER", "Alert", "Fault", "ServerArtifact", "ServerRun", "WandbServer"]

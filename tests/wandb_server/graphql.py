@@ -8,17 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from wandb_server.kept import Account, Alert, ServerRun
+from wandb_server.artifacts import Artifacts
+from wandb_server.kept import Account, Alert, RefusedError, ServerRun
 
+ORGANIZATION = "stable"
+"""Everybody is in it; registries are its projects `wandb-registry-NAME`."""
 TAIL_LINES = 1
-
-
-class RefusedError(Exception):
-    """The operation is refused with an HTTP status, as W&B does it."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Operations:
@@ -29,14 +24,18 @@ class Operations:
         self.runs: dict[tuple[str, str, str], ServerRun] = {}
         self.accounts: dict[str, Account] = {}
         self.alerts: list[Alert] = []
+        self.artifacts = Artifacts(base_url, self.run_of)
         self._by_name: Mapping[str, Callable[[Account, dict[str, Any]], dict[str, Any]]] = {
             "Viewer": self._viewer,
             "ServerFeaturesQuery": self._features,
             "OrganizationCoreWeaveOrganizationID": self._organization,
+            "FetchOrgEntityFromEntity": self._organization,
+            "FetchOrgInfoFromEntity": self._organization,
             "RunResumeStatus": self._resume_status,
             "UpsertBucket": self._upsert_bucket,
             "CreateRunFiles": self._create_run_files,
             "NotifyScriptableRunAlert": self._alert,
+            **self.artifacts.operations,
         }
 
     def knows(self, name: str) -> bool:
@@ -87,7 +86,12 @@ class Operations:
         return {"serverInfo": {"features": []}}
 
     def _organization(self, _: Account, __: dict[str, Any]) -> dict[str, Any]:
-        return {"entity": {"organization": None}}
+        organization = {
+            "name": ORGANIZATION,
+            "orgEntity": {"name": f"{ORGANIZATION}-org"},
+            "coreWeaveOrganizationId": None,
+        }
+        return {"entity": {"organization": organization, "user": None}}
 
     def _resume_status(self, account: Account, wanted: dict[str, Any]) -> dict[str, Any]:
         project, entity = wanted["project"], wanted.get("entity") or account.user

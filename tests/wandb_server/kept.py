@@ -5,6 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class RefusedError(Exception):
+    """A request is refused with an HTTP status, as W&B does it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Whose key it is, and where it may write: its own entity and its teams."""
@@ -90,3 +98,38 @@ class ServerRun:
     def line_count(self, file: str) -> int:
         """Return the number of the line that is to come next."""
         return max(self.lines.get(file, {}), default=-1) + 1
+
+
+@dataclass
+class ServerArtifact:
+    """One version of an artifact."""
+
+    id: str
+    entity: str
+    project: str
+    name: str
+    type: str
+    digest: str
+    run_id: str
+    client_id: str
+    metadata: dict[str, Any]
+    description: str
+    aliases: set[str]
+    version: int | None = None
+    """None until it is committed."""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    """The entries by path, as the SDK's manifest has them."""
+    used_by: list[str] = field(default_factory=list)
+    """Runs, by id."""
+    links: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    """`ENTITY/PROJECT/COLLECTION` and aliases, once per link."""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What it has the bytes of, by path."""
+        return {p: entry["digest"] for p, entry in self.manifest.items() if "ref" not in entry}
+
+    @property
+    def references(self) -> dict[str, str]:
+        """What it only points at, by path."""
+        return {path: entry["ref"] for path, entry in self.manifest.items() if "ref" in entry}
