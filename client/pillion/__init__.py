@@ -10,7 +10,7 @@ run that was started last.
 """
 
 from pillion._counts import Counts
-from pillion._init import finish, init, log, of_current_run
+from pillion._init import alert, define_metric, finish, init, log, of_current_run
 from pillion._run import RefusedError, Run
 from pillion._version import __version__
 from pillion.address import AddressError
@@ -21,7 +21,9 @@ __all__ = [
     "RefusedError",
     "Run",
     "__version__",
+    "alert",
     "config",
+    "define_metric",
     "finish",
     "init",
     "log",

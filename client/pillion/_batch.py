@@ -51,12 +51,12 @@ def row_of(
 
 
 class Update(NamedTuple):
-    """A change of the run's config or summary, or lines that were printed."""
+    """What is said beside rows: a change of config, lines that were printed, an alert."""
 
     kind: str
-    """`config_update`, `summary_update` or `console_lines`."""
+    """The record: `config_update`, `summary_update`, `console_lines` …"""
     values: dict[str, Value]
-    """What to merge; of lines, the fields of `ConsoleLines`."""
+    """What to merge; of others than config and summary, the record's fields."""
 
 
 class Batch(NamedTuple):

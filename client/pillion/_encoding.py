@@ -12,6 +12,7 @@ from pillion._batch import Batch, Row, Update
 from pillion._counts import Refused
 from pillion._notice import warn
 from pillion.plain import to_text
+from pillion.redaction import redact
 from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import to_key_values
 
@@ -25,6 +26,7 @@ KEYS_MAX = 100_000
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _TEXT = frozenset({str})
+_MERGED = frozenset({"config_update", "summary_update"})
 
 
 class Encoder:
@@ -188,11 +190,12 @@ def _signature(item: Row | Update) -> tuple[tuple[str, ...], tuple[type, ...]] |
 
 
 def _update_record(update: Update) -> record_pb2.Record:
-    if update.kind == "console_lines":
-        fields: dict[str, Any] = update.values
-        return record_pb2.Record(console_lines=record_pb2.ConsoleLines(**fields))
+    if update.kind not in _MERGED:
+        fields: dict[str, Any] = {update.kind: update.values}
+        return record_pb2.Record(**fields)
     record = record_pb2.Record()
-    getattr(record, update.kind).values.CopyFrom(to_key_values(update.values))
+    values = redact(update.values) if update.kind == "config_update" else update.values
+    getattr(record, update.kind).values.CopyFrom(to_key_values(values))
     return record
 
 

@@ -34,6 +34,9 @@ def init(
     notes: str | None = None,
     group: str | None = None,
     job_type: str | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    use_case: str | None = None,
     resume: str = "allow",
     address: str | None = None,
     token: str | None = None,
@@ -46,7 +49,8 @@ def init(
 
     Args:
         project: What it is filed under. Default: `uncategorized`.
-        name: Its name for people. Default: its id.
+        name: Its name for people. Default: `MODEL_USE-CASE_TIME` of those that are given, else its
+            id.
         config: Hyperparameters; nested as you like.
         id: Its id. An id that exists is resumed, or joined while it has other writers. Default:
             in the first call of a process `$PILLION_RUN_ID`, which `pillion run` sets; else a new
@@ -55,6 +59,9 @@ def init(
         notes: Free text.
         group: A name shared by runs that belong together.
         job_type: Its role in the group.
+        model: What is trained: a hub id or a path.
+        dataset: What it is trained on.
+        use_case: What it is for: `chatbot`, `summaries` …
         resume: If the id exists: `allow` goes on with it, `never` refuses, `must` insists.
         address: `unix:PATH` or `HOST:PORT`. Default: `$PILLION_ADDRESS`, else the user's socket.
         token: What a TCP sidecar asks for. Default: `$PILLION_TOKEN`.
@@ -77,10 +84,13 @@ def init(
         writer_id=uuid.uuid4().hex,
         resume=resume,
         fields={
-            "project": _line(project or "uncategorized"),
-            "name": _line(name or run_id),
+            "project": _line(project or ""),
+            "name": _line(name or ""),
             "group": _line(group or ""),
             "job_type": _line(job_type or ""),
+            "model": _line(model or ""),
+            "dataset": _line(dataset or ""),
+            "use_case": _line(use_case or ""),
             "tags": [_line(tag) for tag in ([tags] if isinstance(tags, str) else tags or ())],
             "notes": to_text(notes or "")[:NOTES_CHARACTERS_MAX],
             "environment": environment(),
@@ -109,6 +119,22 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = 
         _warn_once()
     else:
         _current.log(data, step, commit)
+
+
+def define_metric(name: str, step_metric: str | None = None, **how: Any) -> None:
+    """Say how a metric of the current run is to be read; see `Run.define_metric`."""
+    if _current is None:
+        _warn_once()
+    else:
+        _current.define_metric(name, step_metric, **how)
+
+
+def alert(title: str, text: str = "", level: str = "INFO", **how: Any) -> None:
+    """Tell people something of the current run; see `Run.alert`."""
+    if _current is None:
+        _warn_once()
+    else:
+        _current.alert(title, text, level, **how)
 
 
 def finish(exit_code: int = 0) -> None:

@@ -47,6 +47,8 @@ class Link:
         """Set once the first try to reach the sidecar has gone well or not."""
         self.is_started = False
         self.next_ordinal = 0
+        self.project = self.name = ""
+        """As the sidecar has them; empty: it has not told."""
         self.problem = ""
         """Why there is no connection, for people."""
         self.refusal = ""
@@ -160,6 +162,7 @@ class Link:
         """Compare what the sidecar has with what is here; return what says that some is lost."""
         if not self.is_started:
             self.next_ordinal = started.next_ordinal
+            self.project, self.name = started.project, started.name
         acked_rows = self._unacked.counts().acked
         if self._journal_id and started.journal_id != self._journal_id:
             warn(

@@ -32,6 +32,7 @@ class Finish:
 
 def start_request(start: Start, resume: str) -> "telemetry_service_pb2.StartRunRequest":
     """Make the message that starts a writer; `resume` is `allow`, `never` or `must`."""
+    from pillion.redaction import redact  # noqa: PLC0415 - some regular expressions
     from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
     from pillion.values import to_key_values  # noqa: PLC0415
 
@@ -40,7 +41,7 @@ def start_request(start: Start, resume: str) -> "telemetry_service_pb2.StartRunR
     request = pb2.StartRunRequest(
         run_id=start.run_id,
         writer_id=start.writer_id,
-        config=to_key_values(start.config),
+        config=to_key_values(redact(start.config)),
         resume=getattr(pb2, f"RESUME_POLICY_{resume.upper()}"),
         **fields,
     )

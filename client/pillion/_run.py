@@ -18,6 +18,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from pillion._alerts import Alerts
 from pillion._batch import Update, row_of
 from pillion._config import Config, Summary
 from pillion._counts import Counts
@@ -40,6 +41,10 @@ FINISH_WAIT_S = 10.0
 
 REASON_CHARACTERS_MAX = 4096
 
+NAME_CHARACTERS_MAX = 256
+"""Of a metric that is defined; in UTF-8 the sidecar takes four times as many bytes."""
+
+_SUMMARIES = {"MIN", "MAX", "MEAN", "LAST", "FIRST", "NONE"}
 _STATES = {"FINISHED", "STOPPED", "FAILED", "CRASHED"}
 _EXIT_CODE_MIN, _EXIT_CODE_MAX = -(2**31), 2**31 - 1
 _CLOSED = -1
@@ -67,6 +72,7 @@ class Run:
         """What waits for a row that is committed, and that row's step."""
         self.is_inherited = False
         """Whether it is a parent's run in a forked child."""
+        self._alerts = Alerts()
         self._attach(link)
         self.config = Config(self._change, start.config)
         self.summary = Summary(self._change)
@@ -80,12 +86,12 @@ class Run:
     @property
     def name(self) -> str:
         """Its name for people."""
-        return str(self._start.fields["name"])
+        return self._link.name or str(self._start.fields["name"]) or self.id
 
     @property
     def project(self) -> str:
         """The project it is filed under."""
-        return str(self._start.fields["project"])
+        return self._link.project or str(self._start.fields["project"]) or "uncategorized"
 
     @property
     def counts(self) -> Counts:
@@ -150,6 +156,71 @@ class Run:
             "console_lines",
             {"stream": stream, "time_unix_nano": time.time_ns(), "lines": [*lines]},
         )
+
+    def define_metric(
+        self,
+        name: str,
+        step_metric: str | None = None,
+        *,
+        summary: str | None = None,
+        goal: str | None = None,
+        **_more: Any,
+    ) -> None:
+        """Say how a metric is to be read. Raises nothing, and never blocks.
+
+        Args:
+            name: The metric; a trailing `*` stands for every name that begins so.
+            step_metric: The metric that is its x-axis. Default: the step.
+            summary: What the run's summary keeps of it, separated by commas: `min`, `max`, `mean`,
+                `last`, `first` or `none`. Default: the last value.
+            goal: With the summary `best`: `minimize` or `maximize`.
+        """
+        best = "MAX" if to_text(goal).startswith("max") else "MIN"
+        words = [word.strip().upper() for word in to_text(summary or "").split(",")]
+        words = [best if word == "BEST" else word for word in words]
+        said = [f"SUMMARY_{word}" for word in words if word in _SUMMARIES]
+        if len(said) < len([word for word in words if word]):
+            warn(
+                "pillion: of a metric's summary %r only min, max, mean, last, first and none are "
+                "known.",
+                summary,
+            )
+        fields: dict[str, Any] = {
+            "name": to_text(name)[:NAME_CHARACTERS_MAX],
+            "step_metric": to_text(step_metric or "")[:NAME_CHARACTERS_MAX],
+            "summaries": said,
+        }
+        if fields["name"]:
+            self._change("metric_definition", fields)
+
+    def alert(
+        self,
+        title: str,
+        text: str = "",
+        level: str = "INFO",
+        wait_s: float | None = None,
+        *,
+        wait_duration: Any = None,
+    ) -> None:
+        """Tell people something. Raises nothing, and never blocks.
+
+        Args:
+            title: One line.
+            text: The whole message.
+            level: `INFO`, `WARN` or `ERROR`.
+            wait_s: How long after one of this title another is left out. Default: 60.
+            wait_duration: The same, as W&B calls it; a timedelta will do.
+
+        Of a run no more than 20 are raised in a minute.
+        """
+        try:
+            wait = wait_duration if wait_s is None else wait_s
+            fields = self._alerts.admit(title, text, level, wait)
+        except Exception:  # noqa: BLE001 - telemetry never hurts training
+            self._refused.values += 1
+            return
+        if fields is not None:
+            self._change("alert", fields)
 
     def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
         """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
@@ -282,7 +353,7 @@ class Run:
         return True
 
     def _change(self, kind: str, values: dict[str, Value]) -> None:
-        """Queue a change of config or summary, in order with the rows."""
+        """Queue what is said beside rows, in order with them."""
         if len(self._queue) >= self._rows_max and not self._is_awoken():
             self._refused.values += len(values)
         else:

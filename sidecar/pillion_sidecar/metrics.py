@@ -54,6 +54,11 @@ REFUSALS = Counter(
     registry=REGISTRY,
 )
 OPEN_STREAMS = Gauge("pillion_open_streams", "LogMetrics streams.", registry=REGISTRY)
+ALERTS_HELD_BACK = Counter(
+    "pillion_alerts_held_back",
+    "Alerts that were stored, but too many to be logged.",
+    registry=REGISTRY,
+)
 ADOPTED_FILES = Counter(
     "pillion_spool_files_adopted", "Spool files that were taken and removed.", registry=REGISTRY
 )

@@ -21,6 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from pillion.v1 import telemetry_service_pb2
+from pillion_sidecar.alert_gate import AlertGate
 from pillion_sidecar.backpressure import Budget
 from pillion_sidecar.errors import (
     DiskError,
@@ -34,9 +35,9 @@ from pillion_sidecar.errors import (
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_ledger import Started
 from pillion_sidecar.liveness import Liveness
-from pillion_sidecar.metrics import OPEN_STREAMS, REFUSALS, watch_append
+from pillion_sidecar.metrics import ALERTS_HELD_BACK, OPEN_STREAMS, REFUSALS, watch_append
 from pillion_sidecar.queries import Queries
-from pillion_sidecar.records import CheckedBatch, RunId, WriterId
+from pillion_sidecar.records import AlertLevel, CheckedBatch, RunId, WriterId
 from pillion_sidecar.validation import check_finish, check_log, check_start, check_update, decode
 
 MESSAGE_BYTES_MAX = 1024 * 1024
@@ -65,6 +66,12 @@ _CODES_BY_FAULT = {
     SinkError: grpc.StatusCode.UNAVAILABLE,
 }
 
+_LOG_LEVELS = {
+    AlertLevel.INFO: logging.INFO,
+    AlertLevel.WARN: logging.WARNING,
+    AlertLevel.ERROR: logging.ERROR,
+}
+
 log = logging.getLogger(__name__)
 
 _Context: TypeAlias = grpc.aio.ServicerContext
@@ -76,6 +83,7 @@ class TelemetryService:
     def __init__(self, journal: Journal, liveness: Liveness, queries: Queries) -> None:
         self._journal, self._liveness, self._queries = journal, liveness, queries
         self._budget = Budget(BYTES_IN_FLIGHT_MAX)
+        self._alert_gate = AlertGate()
         self._checker = ThreadPoolExecutor(1, "checker")
 
     async def StartRun(  # noqa: N802 - as the contract has it
@@ -129,7 +137,7 @@ class TelemetryService:
                     await self._budget.take(len(batch.payload))
                     durable = asyncio.wrap_future(self._journal.append(batch))
                     watch_append(durable, batch.row_count, len(batch.payload))
-                    durable.add_done_callback(functools.partial(self._settle, len(batch.payload)))
+                    durable.add_done_callback(functools.partial(self._settle, batch))
                     await in_flight.put((batch.run_id, batch.writer_id, durable))
             except Exception as error:  # noqa: BLE001 - told to the caller, after the acks before it
                 end = error
@@ -163,10 +171,15 @@ class TelemetryService:
             return check_log(raw)
         return await asyncio.get_running_loop().run_in_executor(self._checker, check_log, raw)
 
-    def _settle(self, size_bytes: int, done: asyncio.Future[int]) -> None:
-        self._budget.give(size_bytes)
-        if not done.cancelled():
-            done.exception()  # looked at: after a refusal nobody asks for those behind it
+    def _settle(self, batch: CheckedBatch, done: asyncio.Future[int]) -> None:
+        self._budget.give(len(batch.payload))
+        if not done.cancelled() and done.exception() is None:  # nobody else may look at it
+            for alert in batch.alerts:
+                if self._alert_gate.admit(batch.run_id, alert):
+                    told = {"run_id": batch.run_id, "level": alert.level.name, "title": alert.title}
+                    log.log(_LOG_LEVELS[alert.level], "alert", extra=told)
+                else:
+                    ALERTS_HELD_BACK.inc()
 
     async def FinishRun(  # noqa: N802
         self, request: telemetry_service_pb2.FinishRunRequest, _context: _Context

@@ -528,3 +528,42 @@ def test_mapping_of_any_kind_is_a_row(run: Run) -> None:
     for row in data:
         run.log(row)
     assert rows(run) == [(step, {"a": 1.0}) for step in range(3)]
+
+
+# Definitions and alerts.
+
+
+@pytest.mark.parametrize(
+    ("how", "step_metric", "summaries"),
+    [
+        ({}, "", []),
+        ({"step_metric": "epoch", "summary": "min, max"}, "epoch", ["SUMMARY_MIN", "SUMMARY_MAX"]),
+        ({"summary": "best", "goal": "maximize", "hidden": True}, "", ["SUMMARY_MAX"]),
+        ({"summary": "median,none"}, "", ["SUMMARY_NONE"]),
+    ],
+)
+def test_definitions_are_queued_in_order(
+    run: Run, how: dict[str, Any], step_metric: str, summaries: list[str]
+) -> None:
+    """What is not known of them is left out with a warning."""
+    run.define_metric("loss", **how)
+    run.log({"loss": 1.0})
+    run.alert("title", "text", "WARN")
+    run.alert("title", "text", "WARN")
+    definition, _, alert = run._queue
+    fields = {"name": "loss", "step_metric": step_metric, "summaries": summaries}
+    assert definition == Update("metric_definition", fields)
+    assert (alert.kind, alert.values["title"]) == ("alert", "title")
+    (batch,) = Encoder("run", "w").encode(run._queue)
+    assert [a.text for a in check_log(batch.message).alerts] == ["text"]
+
+
+def test_definitions_and_alerts_never_raise(run: Run) -> None:
+    """Whatever is handed over, and when the run has ended too."""
+    for odd in (None, HostileAttributes(), HostileItem(ValueError()), 5):
+        run.define_metric(odd, odd, summary=odd, goal=odd)  # type: ignore[arg-type]
+        run.alert(odd, odd, odd, odd)  # type: ignore[arg-type]
+    list(Encoder("run", "w").encode(run._queue))
+    run.abandon()
+    run.define_metric("loss")
+    run.alert("title")
