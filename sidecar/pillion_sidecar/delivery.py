@@ -152,6 +152,7 @@ class _Sink:
             "lock": str(settings.data_dir / f"sink-{name}.lock"),
             "store_url": settings.store_url,
             "wandb_dir": str(settings.wandb_dir),
+            "blobs_dir": str(settings.blobs_dir),
             "log_format": settings.log_format,
             "log_level": settings.log_level,
         }

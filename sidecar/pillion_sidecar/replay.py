@@ -96,6 +96,9 @@ def _slices(store: Store, run: StoredRun) -> Iterator[list[Record]]:
         number += len(pieces)
     if alerts := store.alerts(run.run_id):
         yield list(alerts)
+    with closing(store.chunks(run.run_id)) as pieces_of_files:
+        for chunk in pieces_of_files:
+            yield [chunk]
 
 
 def _frames(rows: Iterable[Row]) -> Iterator[Frame]:

@@ -159,6 +159,11 @@ class Settings(BaseSettings):
         return f"sqlite:///{self.data_dir / 'store.db'}"
 
     @property
+    def blobs_dir(self) -> Path:
+        """The blob store: files of rows, and of artifacts."""
+        return self.data_dir / "blobs"
+
+    @property
     def wandb_dir(self) -> Path:
         """Where W&B's files are; `wandb sync` works on its `wandb` folder."""
         return self.data_dir / "wandb"

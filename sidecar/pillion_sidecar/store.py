@@ -25,6 +25,7 @@ from pillion_sidecar.errors import DiskError
 from pillion_sidecar.records import (
     Alert,
     AlertLevel,
+    BlobChunk,
     ConsoleLines,
     ConsoleStream,
     MetricDefinition,
@@ -46,6 +47,7 @@ from pillion_sidecar.store_figures import (
 from pillion_sidecar.store_tables import (
     Metrics,
     alerts,
+    chunks,
     columns,
     console,
     from_blob,
@@ -252,6 +254,30 @@ class Store:
                 Alert(row.title, row.text, AlertLevel(row.level), row.time_unix_nano)
                 for row in connection.execute(query)
             ]
+
+    def files(self) -> Generator[str]:
+        """Yield the digest of every file that a row of any run names, some of them repeatedly."""
+        with self._snapshot() as connection:
+            for signature_id, metrics in connection.execute(
+                sa.select(signatures.c.signature_id, signatures.c.metrics)
+            ).all():
+                for position, (_, kind) in enumerate(metrics):
+                    if kind != "m":
+                        continue
+                    blobs = sa.select(columns.c.data).join(segments)
+                    blobs = blobs.where(segments.c.signature_id == signature_id)
+                    for blob in connection.scalars(blobs.where(columns.c.position == position)):
+                        for group in from_blob(kind, blob):
+                            yield from (file.sha256 for file in group)
+
+    def chunks(self, run_id: RunId) -> Generator[BlobChunk]:
+        """Yield the pieces of the run's files that are not complete, as they came."""
+        with self._snapshot() as connection:
+            if not sa.inspect(connection).has_table(chunks.name):
+                return
+            query = chunks.select().where(chunks.c.run_id == run_id).order_by(chunks.c.chunk_id)
+            for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
+                yield BlobChunk(row.sha256, row.offset_bytes, row.size_bytes, row.data)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -11,8 +11,9 @@ Tables (format 3):
     columns     the values of a segment, one row per metric, by its position in the signature
     console     what was printed, a row per record, numbered from 0 in its run; `cursor` is the
                 run's when it came. Format 1 did not have this table
-    alerts      the latest of each run, numbered as the above. Format 2 did not have this table, nor
-                the last columns of runs and signatures
+    alerts      the latest of each run, numbered as the above
+    chunks      pieces of files that are not complete; those that are lie in the blob store.
+                Format 2 did not have these two, nor the last columns of runs and signatures
 
 Arrays are little-endian blobs: int64 axes, values by kind: `d` float64, `q` int64, `?` one byte
 each; texts (`s`), histograms (`h`) and files (`m`) are lines of JSON. Segments of a signature never
@@ -170,6 +171,18 @@ alerts = sa.Table(
     sqlite_with_rowid=False,
 )
 
+chunks = sa.Table(
+    "chunks",
+    metadata,
+    sa.Column("chunk_id", _Id, primary_key=True),
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.run_id"), nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("offset_bytes", sa.BigInteger, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Index("chunks_by_file", "run_id", "sha256", "offset_bytes"),
+)
+
 ADDED = (
     *(runs.c.model, runs.c.dataset, runs.c.use_case, runs.c.url, runs.c.definitions, runs.c.wandb),
     *(signatures.c.first_ordinal, signatures.c.figures),
@@ -322,7 +335,7 @@ def _check_format(engine: sa.Engine, path: Path) -> int:
 def _bring_up_to_date(engine: sa.Engine, path: Path) -> None:
     try:
         with engine.begin() as connection:
-            for table in (console, alerts):
+            for table in (console, alerts, chunks):
                 table.create(connection, checkfirst=True)
             for column in ADDED:
                 added = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from pillion_sidecar import logs
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.courier import FLUSH_INTERVAL_S, Courier, is_corrupt
 from pillion_sidecar.errors import PillionError
 from pillion_sidecar.journal_reader import JournalReader
@@ -76,7 +77,7 @@ def _open_sink(setup: dict[str, Any]) -> Sink:
     if setup["sink"] == "store":
         from pillion_sidecar.sinks.store import StoreSink  # noqa: PLC0415
 
-        return StoreSink(setup["store_url"])
+        return StoreSink(setup["store_url"], Blobs(Path(setup["blobs_dir"])))
     from pillion_sidecar.sinks.wandb import WandbSink  # noqa: PLC0415
 
     return WandbSink(Path(setup["wandb_dir"]))

@@ -4,9 +4,11 @@ A `Delivery` drives the sink as the worker does, so what a sink may ask of the w
 here. What a sink has no place for is said by its harness, with the reason.
 """
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count, groupby, pairwise
 from pathlib import Path
@@ -19,11 +21,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pillion_sidecar import replay as replay_module
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.columns import Histogram, Logged, Media, to_column
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     Alert,
     AlertLevel,
+    BlobChunk,
     ConfigUpdate,
     ConsoleLines,
     ConsoleStream,
@@ -688,6 +692,38 @@ def test_rich_values_come_back_in_their_rows(harness: Harness, delivery: Deliver
     delivery.settle()
     rows = [row for frame in RICH for row in frame.rows()]  # type: ignore[union-attr]
     assert harness.comparable(harness.see(RUN).rows) == harness.comparable(rows)
+
+
+def test_the_store_keeps_files_however_their_pieces_come(tmp_path: Path) -> None:
+    """In one call or several, across a restart, twice; not what is otherwise than announced."""
+    whole, parts, wrong, late = (bytes([n]) * 100_000 for n in range(4))
+
+    def pieces(data: bytes, announced: bytes = b"") -> list[Record]:
+        digest = hashlib.sha256(announced or data).hexdigest()
+        return [
+            BlobChunk(digest, n, len(data), data[n:][:40_000]) for n in range(0, len(data), 40_000)
+        ]
+
+    def has(data: bytes) -> bool:
+        path = blobs.path(hashlib.sha256(data).digest())
+        return path.exists() and path.read_bytes() == data
+
+    harness, blobs = StoreHarness(tmp_path, lambda _: None), Blobs(tmp_path / "blobs")
+    delivery = Delivery(harness)
+    delivery.start(1, start_of())
+    delivery.apply(RUN, 2, [*pieces(whole), *pieces(parts)[:1], *pieces(wrong, b"another")])
+    delivery.apply(RUN, 3, [*pieces(parts)[:2], *pieces(late)[1:]])
+    assert (has(whole), has(parts), has(wrong)) == (True, False, False)
+    delivery.reopen()
+    delivery.apply(RUN, 4, pieces(parts)[2:])
+    assert has(parts)
+    delivery.apply(RUN, 5, [*pieces(parts), *RICH[:1]])
+    delivery.finish(6, finish_of())
+    delivery.apply(RUN, 7, pieces(late)[:1])
+    assert not has(late)
+    with closing(Store(f"sqlite:///{tmp_path}/store.db")) as store:
+        assert [len(chunk.data) for chunk in store.chunks(RUN)] == [40_000]
+        assert list(store.files()) == ["ab" * 32] * 3
 
 
 def test_the_store_summarizes_metrics_as_they_were_defined(tmp_path: Path) -> None:

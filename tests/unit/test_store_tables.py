@@ -82,6 +82,7 @@ def make_older(path: Path, to_format: int) -> None:
         for column in store_tables.ADDED:
             db.execute(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
         db.execute("DROP TABLE alerts")
+        db.execute("DROP TABLE chunks")
         if to_format == 1:
             db.execute("DROP TABLE console")
         db.execute(f"UPDATE meta SET value = '{to_format}'")

@@ -9,15 +9,18 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pillion.values import Value
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import (
     Alert,
+    BlobChunk,
     ConfigUpdate,
     ConsoleLines,
     Frame,
@@ -33,6 +36,7 @@ from pillion_sidecar.records import (
     SummaryUpdate,
 )
 from pillion_sidecar.sinks import News
+from pillion_sidecar.sinks.store_chunks import ChunkWriter
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
 from pillion_sidecar.store_tables import alerts, console, error_code, open_for_writing, runs
 
@@ -61,12 +65,16 @@ class _Run:
 class StoreSink:
     """See `Sink`. The only one that writes to the store; for one thread."""
 
-    def __init__(self, url: str) -> None:
-        """Open the store at a URL, `sqlite:///PATH`, or make it. Raises as `open_for_writing`."""
+    def __init__(self, url: str, blobs: Blobs | None = None) -> None:
+        """Open the store at a URL, `sqlite:///PATH`, or make it. Raises as `open_for_writing`.
+
+        Files of rows go to the blob store, by default one beside the database.
+        """
         self._engine = open_for_writing(url)
         self._connection = self._engine.connect()
         self._runs: dict[RunId, _Run] = {}
         self._segments = SegmentWriter(self._connection)
+        self._chunks = ChunkWriter(self._connection, blobs or _blobs_beside(url))
 
     def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
         assert not anew, "the store is what is replayed"
@@ -94,6 +102,7 @@ class StoreSink:
                 run.last_step = max(known + steps, default=None)
                 run.lost_row_count += sum(r.row_count for r in records if isinstance(r, LostRange))
                 self._keep_alerts(run_id, offset, records)
+                self._chunks.append(run_id, [r for r in records if isinstance(r, BlobChunk)])
                 changes = self._merged(run_id, records)
                 if not all(isinstance(record, RunUpdate) for record in records):
                     changes |= _RUNNING
@@ -108,6 +117,7 @@ class StoreSink:
                 changes = self._merged(run_id, [SummaryUpdate(finish.summary)])
                 changes |= {"state": finish.state, "reason": finish.reason}
                 changes |= {"exit_code": finish.exit_code}
+                self._chunks.forget(run_id)
                 changes |= {"end_time_unix_nano": finish.time_unix_nano}
                 self._update(run_id, run, offset, **changes)
         self._runs.pop(run_id, None)
@@ -240,6 +250,10 @@ class StoreSink:
                 **changes,
             )
         )
+
+
+def _blobs_beside(url: str) -> Blobs:
+    return Blobs(Path(sa.make_url(url).database or "").parent / "blobs")
 
 
 def _new_run(offset: Offset, start: RunStart) -> dict[str, Any]:
