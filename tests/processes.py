@@ -101,17 +101,18 @@ class SidecarProcess:
 
     def call(self, method: str, request: Any) -> Any:
         """Call a unary RPC."""
-        with self._channel() as channel:
+        with self.channel() as channel:
             stub = pb2_grpc.TelemetryServiceStub(channel)
             return getattr(stub, method)(request, timeout=WAIT_S, metadata=self.token())
 
     def log(self, *requests: Any) -> list[Any]:
         """Call LogMetrics; return the acks."""
-        with self._channel() as channel:
+        with self.channel() as channel:
             stub = pb2_grpc.TelemetryServiceStub(channel)
             return list(stub.LogMetrics(iter(requests), timeout=WAIT_S, metadata=self.token()))
 
-    def _channel(self) -> grpc.Channel:
+    def channel(self) -> grpc.Channel:
+        """Open a channel to it."""
         return grpc.insecure_channel(self.address, options=[("grpc.enable_http_proxy", 0)])
 
 

@@ -31,9 +31,15 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class Blobs:
     """One blob store. Any thread and any process may use it."""
 
-    def __init__(self, directory: Path) -> None:
-        """Make one; its directory is made by the first blob."""
+    def __init__(self, directory: Path, reserve_bytes: int = 0) -> None:
+        """Make one; its directory is made by the first blob.
+
+        Args:
+            directory: Where it is.
+            reserve_bytes: Nothing is written while the disk has less room than that.
+        """
         self.directory = directory
+        self._reserve_bytes = reserve_bytes
         self._partial = directory / "partial"
 
     def path(self, sha256: bytes) -> Path:
@@ -45,6 +51,19 @@ class Blobs:
     def has(self, sha256: bytes) -> bool:
         """Tell whether a blob is here, whole."""
         return self.path(sha256).exists()
+
+    def check_room(self, size_bytes: int) -> None:
+        """Raise `LimitError` unless there is room for so much, beside what is reserved."""
+        directory = self.directory if self.directory.exists() else self.directory.parent
+        with _told():
+            disk = os.statvfs(directory)
+        if disk.f_bavail * disk.f_frsize - size_bytes < self._reserve_bytes:
+            raise LimitError(
+                f"The disk that holds files has no room for {size_bytes:,} bytes beside the "
+                f"{self._reserve_bytes:,} that are reserved. Free some room, then send it again; "
+                "`pillion gc` removes files that nothing needs.",
+                reason="DISK_FULL",
+            )
 
     def put(self, sha256: bytes, data: bytes) -> None:
         """Keep a blob; on disk when this returns. Raises as `BlobWriter`."""
@@ -105,7 +124,8 @@ class BlobWriter:
 
     def __init__(self, blobs: Blobs, sha256: bytes, size_bytes: int) -> None:
         """Make one; see `Blobs.writer`."""
-        self._blobs, self._sha256, self._size_bytes = blobs, sha256, size_bytes
+        self.sha256 = sha256
+        self._blobs, self._size_bytes = blobs, size_bytes
         self._hash, self._written_bytes = hashlib.sha256(), 0
         name = f"{sha256.hex()}.{secrets.token_hex(8)}"
         self._path = blobs.directory / "partial" / name
@@ -116,10 +136,11 @@ class BlobWriter:
         """Write the next piece."""
         if self._written_bytes + len(data) > self._size_bytes:
             raise PeerError(
-                f"File {self._sha256.hex()} was announced with {self._size_bytes:,} bytes, and "
+                f"File {self.sha256.hex()} was announced with {self._size_bytes:,} bytes, and "
                 "more came. Send what was announced.",
                 "BLOB_MISMATCH",
             )
+        self._blobs.check_room(len(data))
         self._hash.update(data)
         with _told():
             view = memoryview(data)
@@ -129,14 +150,14 @@ class BlobWriter:
 
     def commit(self) -> None:
         """Compare, sync and name it: from now on the blob is here."""
-        if self._written_bytes != self._size_bytes or self._hash.digest() != self._sha256:
+        if self._written_bytes != self._size_bytes or self._hash.digest() != self.sha256:
             raise PeerError(
-                f"File {self._sha256.hex()} was announced with {self._size_bytes:,} bytes; the "
+                f"File {self.sha256.hex()} was announced with {self._size_bytes:,} bytes; the "
                 f"{self._written_bytes:,} that came have the digest {self._hash.hexdigest()}. "
                 "Announce what is sent; a file must not change meanwhile.",
                 "BLOB_MISMATCH",
             )
-        path = self._blobs.path(self._sha256)
+        path = self._blobs.path(self.sha256)
         with _told():
             os.fsync(self._fd)
             with (

@@ -14,6 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from pillion.v1 import record_pb2
+from pillion_sidecar.artifact_records import decode_artifact
 from pillion_sidecar.errors import PillionError, SinkError
 from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import Entry, EntryKind, JournalReader
@@ -293,6 +295,10 @@ def _hand_over(
             row_count += entry.row_count
         elif entry.kind is EntryKind.UPDATE:
             records.append(decode_update(payload))
+        elif entry.kind is EntryKind.ARTIFACT:
+            artifact = decode_artifact(record_pb2.Artifact.FromString(payload))
+            # Of one that was damaged in the journal no name is left.
+            records.append(artifact if artifact.name else SummaryUpdate({}))
         else:
             records.append(SummaryUpdate(decode_finish(payload).summary))
     if records:

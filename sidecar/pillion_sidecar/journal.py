@@ -14,7 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from typing import Any
 
 from pillion.v1 import record_pb2
 from pillion_sidecar import salvage
+from pillion_sidecar.artifact_records import Artifact
 from pillion_sidecar.environment import decode_environment
 from pillion_sidecar.errors import DiskError, LimitError, StateError
 from pillion_sidecar.journal_ledger import KEYS_MAX, Ended, Ledger, Standing, Started
@@ -30,6 +31,7 @@ from pillion_sidecar.journal_reader import BUSY_TIMEOUT_MS
 from pillion_sidecar.journal_room import Gauge, Room
 from pillion_sidecar.journal_tables import meta, open_journal
 from pillion_sidecar.journal_trimmer import Trimmer
+from pillion_sidecar.journal_versions import VersionRow, know
 from pillion_sidecar.metrics import COMMIT_ENTRIES, COMMIT_SECONDS
 from pillion_sidecar.records import (
     CheckedBatch,
@@ -166,6 +168,14 @@ class Journal:
     def update(self, update: RunUpdate) -> Future[None]:
         """Change a run from outside its trainer."""
         return self._submit(lambda: self._ledger.update(update))
+
+    def log_artifact(self, artifact: Artifact) -> Future[Artifact]:
+        """Take an artifact whose files are kept; resolves to it with its version."""
+        return self._submit(lambda: self._ledger.log_artifact(artifact))
+
+    def know_versions(self, versions: Sequence[VersionRow]) -> Future[None]:
+        """Take versions of artifacts that are known elsewhere: they are not given again."""
+        return self._submit(lambda: know(self._db, versions))
 
     def trim(self, points: Mapping[RunId, Offset]) -> None:
         """Have these runs' entries up to these offsets deleted, bit by bit: every sink has them."""

@@ -25,6 +25,8 @@ def substitute(
         return lost_batch(run_id, writer_id, LostRange(sequence, sequence, row_count))
     if kind is EntryKind.UPDATE:
         return record_pb2.RunUpdate(run_id=run_id).SerializeToString(deterministic=True)
+    if kind is EntryKind.ARTIFACT:
+        return record_pb2.Artifact(run_id=run_id).SerializeToString(deterministic=True)
     return record_pb2.RunFinish(
         run_id=run_id,
         writer_id=writer_id,

@@ -12,11 +12,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pillion_sidecar.artifact_records import Artifact, encode_artifact
 from pillion_sidecar.environment import encode_environment
 from pillion_sidecar.errors import StateError
 from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import EntryKind
 from pillion_sidecar.journal_room import Gauge
+from pillion_sidecar.journal_versions import numbered
 from pillion_sidecar.records import (
     CheckedBatch,
     Offset,
@@ -36,6 +38,9 @@ KEYS_MAX = 100_000
 """Metrics per run. Values of others are refused and counted."""
 DAMAGED_MAX = 1_000
 """So many damaged entries are put aside; then the oldest go."""
+
+UNCATEGORIZED = "uncategorized"
+"""The project of what nobody has filed."""
 
 _NOBODY = WriterId("")
 """Writes what the sidecar itself has to say."""
@@ -168,15 +173,21 @@ class Ledger:
 
     def update(self, update: RunUpdate) -> None:
         """Change a run from outside."""
-        run = self._run(update.run_id)
-        if run is None:
-            raise StateError(
-                f"There is no run {update.run_id}. `pillion runs` lists those there are.",
-                reason="RUN_UNKNOWN",
-            )
+        run = self._existing(update.run_id)
         payload = encode_update(update)
         self._gauge.take(len(payload))
         self._update(update, payload, run)
+
+    def log_artifact(self, artifact: Artifact) -> Artifact:
+        """Take an artifact whose files are in the blob store; return it with its version."""
+        run_id = RunId(artifact.run_id)
+        run = self._existing(run_id)
+        self._gauge.take(encode_artifact(artifact).ByteSize())
+        artifact = numbered(self._db, artifact, run.project or UNCATEGORIZED)
+        payload = encode_artifact(artifact).SerializeToString(deterministic=True)
+        self._insert(run_id, _NOBODY, 0, EntryKind.ARTIFACT, run, 0, payload)
+        self._end_again(run_id, run)
+        return artifact
 
     def standing(self, run_id: RunId, writer_id: WriterId) -> Standing | None:
         """Tell how a writer stands; None: it is not known."""
@@ -346,13 +357,14 @@ class Ledger:
             ),
         )
         self._insert(update.run_id, _NOBODY, 0, EntryKind.UPDATE, run, 0, payload)
+        self._end_again(update.run_id, run)
+
+    def _end_again(self, run_id: RunId, run: _Run) -> None:
+        """End a run once more if it had ended: what comes after opens it again, at some sinks."""
         if run.state != RunState.RUNNING:
-            # What comes after an end opens a run again, at some sinks: so it ends once more.
-            (end,) = self._db.execute(
-                "SELECT end FROM runs WHERE run_id = ?", (update.run_id,)
-            ).fetchone()
-            end = end or encode_finish(self._last_end(update.run_id, run))
-            self._insert(update.run_id, _NOBODY, 0, EntryKind.END, run, 0, end)
+            (end,) = self._db.execute("SELECT end FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            end = end or encode_finish(self._last_end(run_id, run))
+            self._insert(run_id, _NOBODY, 0, EntryKind.END, run, 0, end)
 
     def _last_end(self, run_id: RunId, run: _Run) -> RunFinish:
         """Return the end of a run that has ended before format 3; when it did is not known."""
@@ -384,6 +396,15 @@ class Ledger:
         if not reason and state != finish.state:
             reason = f"Another writer had ended as {state.name}."
         return replace(finish, state=state, exit_code=exit_code, reason=reason)
+
+    def _existing(self, run_id: RunId) -> _Run:
+        run = self._run(run_id)
+        if run is None:
+            raise StateError(
+                f"There is no run {run_id}. `pillion runs` lists those there are.",
+                reason="RUN_UNKNOWN",
+            )
+        return run
 
     def _known(self, run_id: RunId, writer_id: WriterId) -> tuple[_Run, _Writer]:
         run, writer = self._run(run_id), self._writer(run_id, writer_id)

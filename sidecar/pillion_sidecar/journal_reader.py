@@ -31,6 +31,8 @@ class EntryKind(IntEnum):
     """A `RunFinish`: the run's last writer ended; state and exit code are the run's."""
     UPDATE = 5
     """A `RunUpdate`: the run was changed from outside. If it had ended, its end follows again."""
+    ARTIFACT = 6
+    """An `Artifact` that the run has made. As of an update, an end may follow again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ Format 3:
               time_unix_nano, payload
     damaged   the same as entries, for what was put aside: its payload is not what was written
     keys      run_id, key: the metrics that a run has
+    artifacts project, name, version, sha256: the versions that were given; never deleted
 
 Offsets never repeat, even after entries are deleted (AUTOINCREMENT), and begin at the microsecond
 in which the journal was made: cursors depend on it.
@@ -51,6 +52,13 @@ CREATE TABLE keys (
 CREATE INDEX entries_by_run ON entries (run_id, offset, first_ordinal, time_unix_nano);
 CREATE INDEX runs_by_last_offset ON runs (last_offset);
 """
+_ARTIFACTS = """
+CREATE TABLE artifacts (
+    project TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, sha256 BLOB NOT NULL,
+    PRIMARY KEY (project, name, version)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX artifacts_by_digest ON artifacts (project, name, sha256);
+"""
 _SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs (
@@ -73,6 +81,7 @@ CREATE TABLE writers (
 CREATE TABLE entries (offset INTEGER PRIMARY KEY AUTOINCREMENT, {_ENTRY});
 CREATE INDEX entries_by_writer ON entries (run_id, writer_id, sequence);
 {_BESIDE_ENTRIES}
+{_ARTIFACTS}
 """
 
 
@@ -177,6 +186,7 @@ def _migrate_to_3(db: sqlite3.Connection) -> None:
         "ALTER TABLE runs ADD COLUMN is_project_given INTEGER NOT NULL DEFAULT 1;"
         "ALTER TABLE runs ADD COLUMN is_name_given INTEGER NOT NULL DEFAULT 1;"
         "ALTER TABLE runs ADD COLUMN end BLOB NOT NULL DEFAULT x'';"
-        "UPDATE meta SET value = '3' WHERE key = 'format';"
+        + _ARTIFACTS
+        + "UPDATE meta SET value = '3' WHERE key = 'format';"
         "COMMIT;"
     )

@@ -17,8 +17,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion._version import __version__
 from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
-from pillion_sidecar import answers, safety
+from pillion_sidecar import answers, artifact_answers, safety
 from pillion_sidecar.adoption import Adoption
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.compare import check_run_ids
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import StateError
@@ -74,6 +75,29 @@ class Queries:
         """Answer `Compare`."""
         check_run_ids(list(request.run_ids))  # before anything is read
         return await self._answer(answers.compare_runs, request, await self._ends(request.run_ids))
+
+    async def artifacts(
+        self, request: telemetry_service_pb2.ListArtifactsRequest
+    ) -> telemetry_service_pb2.ListArtifactsResponse:
+        """Answer `ListArtifacts`."""
+        behind = await self._read_journal(
+            lambda journal: journal.runs_behind(self._delivery.through("store"))
+        )
+        return await self._answer(artifact_answers.list_artifacts, request, behind)
+
+    async def artifact_content(
+        self, request: telemetry_service_pb2.ReadArtifactRequest
+    ) -> artifact_answers.Content:
+        """Find what `ReadArtifact` asks for."""
+        behind = await self._read_journal(
+            lambda journal: journal.runs_behind(self._delivery.through("store"))
+        )
+        blobs = Blobs(self._settings.blobs_dir)
+        return await self._answer(
+            lambda store, asked: artifact_answers.find_content(store, blobs, asked),
+            request,
+            behind,
+        )
 
     async def status(
         self, request: telemetry_service_pb2.GetStatusRequest

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pillion.v1 import record_pb2
 from pillion.values import Value, from_key_values, to_key_values
+from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.columns import Column, Logged, decode_column
 from pillion_sidecar.environment import Environment as Environment  # noqa: PLC0414 - part of a start
 from pillion_sidecar.environment import decode_environment, encode_environment
@@ -272,6 +273,8 @@ Record = (
     | Alert
     | BlobChunk
     | RunUpdate
+    | Artifact
+    | ArtifactUse
 )
 
 _STATES_ENDED = frozenset(RunState) - {RunState.RUNNING}
@@ -490,6 +493,9 @@ def _decode_record(message: record_pb2.Record, first_ordinal: int) -> Record:
         case "blob_chunk":
             chunk = message.blob_chunk
             return BlobChunk(chunk.sha256.hex(), chunk.offset_bytes, chunk.size_bytes, chunk.data)
+        case "artifact_use":
+            use = message.artifact_use
+            return ArtifactUse(use.artifact, use.time_unix_nano)
         case kind:
             raise AssertionError(f"a record of kind {kind} passed validation")
 

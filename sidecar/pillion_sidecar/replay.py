@@ -15,6 +15,7 @@ from itertools import groupby, islice, takewhile
 
 import numpy as np
 
+from pillion_sidecar.artifact_records import ArtifactUse
 from pillion_sidecar.columns import to_column
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
@@ -31,6 +32,7 @@ from pillion_sidecar.records import (
 )
 from pillion_sidecar.sinks import Sink
 from pillion_sidecar.store import CONSOLE_RECORDS, Row, Store, StoredRun
+from pillion_sidecar.store_artifacts import links_of, one
 
 SLICE_ROWS = 4_096
 
@@ -99,6 +101,20 @@ def _slices(store: Store, run: StoredRun) -> Iterator[list[Record]]:
     with closing(store.chunks(run.run_id)) as pieces_of_files:
         for chunk in pieces_of_files:
             yield [chunk]
+    yield from _artifacts(store, run)
+
+
+def _artifacts(store: Store, run: StoredRun) -> Iterator[list[Record]]:
+    with store.snapshot() as connection:
+        links = links_of(connection, run.run_id, run.cursor)
+    for link in links:
+        if isinstance(link, ArtifactUse):
+            yield [link]
+            continue
+        with store.snapshot() as connection:
+            found = one(connection, link)
+        if found is not None:
+            yield [found.artifact]
 
 
 def _frames(rows: Iterable[Row]) -> Iterator[Frame]:

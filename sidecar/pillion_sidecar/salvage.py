@@ -131,6 +131,7 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, path: Path) -> None:
         (_RUN, "runs", "run_id"),
         (_WRITER, "writers", "run_id, writer_id"),
         ("run_id, key", "keys", "run_id, key"),
+        ("project, name, version, sha256", "artifacts", "project, name, version"),
         (_ENTRY, "damaged", "offset"),
     ):
         _insert(new, table, columns, _from_both_ends(old, columns, table, order))

@@ -25,6 +25,8 @@ from grpc_reflection.v1alpha import reflection
 from pillion.address import AddressError
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.adoption import Adoption
+from pillion_sidecar.artifact_intake import ArtifactIntake
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.exposition import Exposition
@@ -38,6 +40,7 @@ from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, 
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import finished_runs
 from pillion_sidecar.store import Store
+from pillion_sidecar.store_artifacts import known_versions
 from pillion_sidecar.store_tables import open_for_writing
 
 EXIT_HELD = 75
@@ -89,6 +92,7 @@ class Sidecar:
         self._server: grpc.aio.Server
         self._health: health.aio.HealthServicer
         self._adoption: Adoption
+        self._blobs: Blobs
         self._queries: Queries
         self._exposition: Exposition | None = None
         self.address = str(settings.address)
@@ -161,6 +165,8 @@ class Sidecar:
         lay_ballast(self._settings.journal_path)
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
+        self._blobs = Blobs(self._settings.blobs_dir, self._settings.disk_reserve_bytes)
+        self._blobs.clean()
         self._adoption = Adoption(
             self._settings.spool_dir,
             self._journal,
@@ -182,7 +188,12 @@ class Sidecar:
             maximum_concurrent_rpcs=STREAMS_MAX,
             options=options,
         )
-        service = TelemetryService(self._journal, self._liveness, self._queries)
+        service = TelemetryService(
+            self._journal,
+            self._liveness,
+            self._queries,
+            ArtifactIntake(self._journal, self._blobs),
+        )
         self._server.add_generic_rpc_handlers((handlers(service),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -264,7 +275,10 @@ class Sidecar:
         last = self._journal.last_offset()
         store = Store(self._settings.store_url)
         stored = store.cursors(beyond=last)
+        with store.snapshot() as connection:
+            versions = known_versions(connection)
         store.close()
+        self._journal.know_versions(versions).result()
         self._journal.catch_up(stored, is_store=True).result()
         finished = {
             run_id: (run.offset, run.row_count)

@@ -22,6 +22,7 @@ from grpc_status import rpc_status
 
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.alert_gate import AlertGate
+from pillion_sidecar.artifact_intake import ArtifactIntake
 from pillion_sidecar.backpressure import Budget
 from pillion_sidecar.errors import (
     DiskError,
@@ -53,6 +54,9 @@ _CODES_BY_REASON = {
     "RUN_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "ARTIFACT_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "FILE_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "BLOB_MISSING": grpc.StatusCode.DATA_LOSS,
     "RECORD_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
     "NOT_IMPLEMENTED": grpc.StatusCode.UNIMPLEMENTED,
     "TOKEN_WRONG": grpc.StatusCode.UNAUTHENTICATED,
@@ -80,8 +84,11 @@ _Context: TypeAlias = grpc.aio.ServicerContext
 class TelemetryService:
     """The RPCs that work. What is missing answers UNIMPLEMENTED; see `handlers`."""
 
-    def __init__(self, journal: Journal, liveness: Liveness, queries: Queries) -> None:
+    def __init__(
+        self, journal: Journal, liveness: Liveness, queries: Queries, artifacts: ArtifactIntake
+    ) -> None:
         self._journal, self._liveness, self._queries = journal, liveness, queries
+        self._artifacts = artifacts
         self._budget = Budget(BYTES_IN_FLIGHT_MAX)
         self._alert_gate = AlertGate()
         self._checker = ThreadPoolExecutor(1, "checker")
@@ -210,6 +217,33 @@ class TelemetryService:
         asked = telemetry_service_pb2.GetRunRequest(run_id=update.run_id)
         run = (await self._queries.run(asked)).run
         return telemetry_service_pb2.UpdateRunResponse(run=run)
+
+    async def LogArtifact(  # noqa: N802
+        self, requests: AsyncIterator[bytes], context: _Context
+    ) -> AsyncGenerator[telemetry_service_pb2.LogArtifactResponse]:
+        """See the contract."""
+        writer = dict(context.invocation_metadata() or ()).get("pillion-writer-id", "")
+        responses = self._artifacts.take(requests, str(writer))
+        try:
+            async for response in responses:
+                yield response
+        finally:
+            await responses.aclose()
+
+    async def ListArtifacts(  # noqa: N802
+        self, request: telemetry_service_pb2.ListArtifactsRequest, _context: _Context
+    ) -> telemetry_service_pb2.ListArtifactsResponse:
+        """See the contract."""
+        return await self._queries.artifacts(request)
+
+    async def ReadArtifact(  # noqa: N802
+        self, request: bytes, _context: _Context
+    ) -> AsyncGenerator[telemetry_service_pb2.ReadArtifactResponse]:
+        """See the contract."""
+        asked = decode(request, telemetry_service_pb2.ReadArtifactRequest)
+        pieces = (await self._queries.artifact_content(asked)).pieces()
+        while (data := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield telemetry_service_pb2.ReadArtifactResponse(data=data)
 
     async def Compare(  # noqa: N802
         self, request: telemetry_service_pb2.CompareRequest, _context: _Context

@@ -156,12 +156,12 @@ class Store:
             query = query.where(runs.c.project == project)
         if before is not None:
             query = query.where((time < before[0]) | ((time == before[0]) & (run_id < before[1])))
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return _read_runs(connection, query)
 
     def run(self, run_id: RunId) -> StoredRun | None:
         """Return one run; None if it is not known here."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             found = _read_runs(connection, runs.select().where(runs.c.run_id == run_id))
         return found[0] if found else None
 
@@ -173,7 +173,7 @@ class Store:
             .where(runs.c.cursor > beyond)
             .group_by(runs.c.run_id)
         )
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             return {
                 RunId(run_id): (Offset(cursor), 0 if ordinal is None else ordinal + 1)
                 for run_id, cursor, ordinal in connection.execute(query)
@@ -181,7 +181,7 @@ class Store:
 
     def keys(self, run_id: RunId) -> list[str]:
         """Return the names of the run's metrics, in the order in which they were first logged."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             names = [key for _, keys in _read_signatures(connection, run_id) for key, _ in keys]
         return list(dict.fromkeys(names))
 
@@ -198,7 +198,7 @@ class Store:
         float64, booleans among integers as int64.
         """
         parts: dict[str, list[Series]] = {}
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             for signature_id, named in _read_signatures(connection, run_id):
                 wanted = {
                     position: (key, kind)
@@ -215,7 +215,7 @@ class Store:
 
         Holds one segment per signature in memory, and its snapshot until it is closed.
         """
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             streams = [
                 _read_rows(connection, signature_id, named, first_ordinal)
                 for signature_id, named in _read_signatures(connection, run_id)
@@ -234,7 +234,7 @@ class Store:
             first: So many records are left out at the beginning.
             through: Only what came up to this cursor of the run.
         """
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             if not sa.inspect(connection).has_table(console.name):
                 return  # no one has written to this store since it was of format 1
             query = console.select().where(console.c.run_id == run_id, console.c.number >= first)
@@ -246,7 +246,7 @@ class Store:
 
     def alerts(self, run_id: RunId) -> list[Alert]:
         """Return the run's latest alerts, as they came."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             if not sa.inspect(connection).has_table(alerts.name):
                 return []
             query = alerts.select().where(alerts.c.run_id == run_id).order_by(alerts.c.number)
@@ -257,7 +257,7 @@ class Store:
 
     def files(self) -> Generator[str]:
         """Yield the digest of every file that a row of any run names, some of them repeatedly."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             for signature_id, metrics in connection.execute(
                 sa.select(signatures.c.signature_id, signatures.c.metrics)
             ).all():
@@ -272,7 +272,7 @@ class Store:
 
     def chunks(self, run_id: RunId) -> Generator[BlobChunk]:
         """Yield the pieces of the run's files that are not complete, as they came."""
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             if not sa.inspect(connection).has_table(chunks.name):
                 return
             query = chunks.select().where(chunks.c.run_id == run_id).order_by(chunks.c.chunk_id)
@@ -284,7 +284,8 @@ class Store:
         self._engine.dispose()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[sa.Connection]:
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """Read the store as it is now, whatever is written meanwhile."""
         try:
             with self._engine.begin() as connection:
                 yield connection

@@ -12,8 +12,14 @@ Tables (format 3):
     console     what was printed, a row per record, numbered from 0 in its run; `cursor` is the
                 run's when it came. Format 1 did not have this table
     alerts      the latest of each run, numbered as the above
-    chunks      pieces of files that are not complete; those that are lie in the blob store.
-                Format 2 did not have these two, nor the last columns of runs and signatures
+    chunks      pieces of files that are not complete; those that are lie in the blob store
+    artifacts   a version of an artifact each; its files and aliases in the next two tables
+    artifact_files, artifact_aliases
+    artifact_runs
+                which run has made, or read, which version: `reference` is NAME:vN, or what was
+                asked for if there was none such
+
+Format 2 did not have the tables from `alerts` on, nor the last columns of runs and signatures.
 
 Arrays are little-endian blobs: int64 axes, values by kind: `d` float64, `q` int64, `?` one byte
 each; texts (`s`), histograms (`h`) and files (`m`) are lines of JSON. Segments of a signature never
@@ -182,6 +188,57 @@ chunks = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.Index("chunks_by_file", "run_id", "sha256", "offset_bytes"),
 )
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("artifact_id", _Id, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("metadata", ValueText, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("registry_links", ValueText, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),  # which made it first
+    sa.Column("time_unix_nano", sa.BigInteger, nullable=False),
+    sa.Column("file_count", sa.Integer, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project", "name", "version"),
+    sqlite_autoincrement=True,  # so that pages keep their places
+)
+artifact_files = sa.Table(
+    "artifact_files",
+    metadata,
+    sa.Column("artifact_id", _Id, sa.ForeignKey("artifacts.artifact_id"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("reference_uri", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+artifact_aliases = sa.Table(
+    "artifact_aliases",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column(
+        "artifact_id", _Id, sa.ForeignKey("artifacts.artifact_id"), nullable=False, index=True
+    ),
+    sqlite_with_rowid=False,
+)
+artifact_runs = sa.Table(
+    "artifact_runs",
+    metadata,
+    sa.Column("run_id", sa.Text, sa.ForeignKey("runs.run_id"), primary_key=True),
+    sa.Column("is_maker", sa.Boolean, primary_key=True),
+    sa.Column("reference", sa.Text, primary_key=True),
+    sa.Column("artifact_id", _Id, index=True),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("time_unix_nano", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 ADDED = (
     *(runs.c.model, runs.c.dataset, runs.c.use_case, runs.c.url, runs.c.definitions, runs.c.wandb),
@@ -335,8 +392,7 @@ def _check_format(engine: sa.Engine, path: Path) -> int:
 def _bring_up_to_date(engine: sa.Engine, path: Path) -> None:
     try:
         with engine.begin() as connection:
-            for table in (console, alerts, chunks):
-                table.create(connection, checkfirst=True)
+            metadata.create_all(connection)  # those that there are stay as they are
             for column in ADDED:
                 added = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {added}")

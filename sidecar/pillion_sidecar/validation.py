@@ -37,6 +37,7 @@ from pillion_sidecar.validation_values import (
     check_column,
     check_key_values,
     check_keys,
+    check_reference,
     check_text,
 )
 
@@ -58,7 +59,7 @@ _ENDS = frozenset(RunState) - {RunState.RUNNING}
 _TAKEN_RECORDS = frozenset(
     {
         *("metric_frame", "config_update", "summary_update", "metric_definition"),
-        *("console_lines", "alert", "lost_range", "blob_chunk"),
+        *("console_lines", "alert", "lost_range", "blob_chunk", "artifact_use"),
     }
 )
 
@@ -146,6 +147,8 @@ def check_log(raw: bytes) -> CheckedBatch:
             alerts.append(_check_alert(record.alert, where))
         elif kind == "blob_chunk":
             check_chunk(record.blob_chunk, where)
+        elif kind == "artifact_use":
+            check_reference(record.artifact_use.artifact)
         else:
             first_sequence = _check_lost(record.lost_range, batch, where)
             dropped_row_count = record.lost_range.row_count

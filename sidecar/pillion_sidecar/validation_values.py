@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 
+from pillion.artifact_names import alias_problem, name_problem, version_number
 from pillion.v1 import record_pb2
 from pillion_sidecar.errors import PeerError
 
@@ -60,6 +61,20 @@ def check_chunk(chunk: record_pb2.BlobChunk, where: str) -> None:
         or not (chunk.data or chunk.size_bytes == 0)
     ):
         raise PeerError(f"{where}: a piece is not empty, and lies within its file.")
+
+
+def check_reference(text: str) -> tuple[str, str]:
+    """Check `NAME:VERSION` or `NAME:ALIAS`; return both parts. Without the latter: `latest`."""
+    name, _, version = text.partition(":")
+    problem = name_problem(name)
+    if not problem and version and version_number(version) is None:
+        problem = alias_problem(version)
+    if problem:
+        raise PeerError(
+            f"{text[:80]!r} is no artifact: {problem} Write NAME:VERSION or NAME:ALIAS.",
+            "ARTIFACT_NAME",
+        )
+    return name, version or "latest"
 
 
 def check_key_values(values: record_pb2.KeyValueList, where: str) -> None:

@@ -81,8 +81,9 @@ def make_older(path: Path, to_format: int) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         for column in store_tables.ADDED:
             db.execute(f"ALTER TABLE {column.table.name} DROP COLUMN {column.name}")
-        db.execute("DROP TABLE alerts")
-        db.execute("DROP TABLE chunks")
+        artifacts = [name for name in store_tables.metadata.tables if name.startswith("artifact")]
+        for table in ("alerts", "chunks", *artifacts):
+            db.execute(f"DROP TABLE {table}")
         if to_format == 1:
             db.execute("DROP TABLE console")
         db.execute(f"UPDATE meta SET value = '{to_format}'")

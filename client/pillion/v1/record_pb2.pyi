@@ -448,7 +448,7 @@ class RunUpdate(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., notes: _Optional[str] = ..., add_tags: _Optional[_Iterable[str]] = ..., remove_tags: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[KeyValueList, _Mapping]] = ..., url: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class Artifact(_message.Message):
-    __slots__ = ("name", "type", "version", "aliases", "metadata", "files", "run_id", "time_unix_nano", "project", "description", "sha256", "registry_links")
+    __slots__ = ("name", "type", "version", "aliases", "metadata", "files", "run_id", "time_unix_nano", "project", "description", "sha256", "registry_links", "file_count", "size_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -461,6 +461,8 @@ class Artifact(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     REGISTRY_LINKS_FIELD_NUMBER: _ClassVar[int]
+    FILE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     version: str
@@ -473,7 +475,9 @@ class Artifact(_message.Message):
     description: str
     sha256: bytes
     registry_links: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., version: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Union[KeyValueList, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., run_id: _Optional[str] = ..., time_unix_nano: _Optional[int] = ..., project: _Optional[str] = ..., description: _Optional[str] = ..., sha256: _Optional[bytes] = ..., registry_links: _Optional[_Iterable[str]] = ...) -> None: ...
+    file_count: int
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., version: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Union[KeyValueList, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ArtifactFile, _Mapping]]] = ..., run_id: _Optional[str] = ..., time_unix_nano: _Optional[int] = ..., project: _Optional[str] = ..., description: _Optional[str] = ..., sha256: _Optional[bytes] = ..., registry_links: _Optional[_Iterable[str]] = ..., file_count: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class ArtifactFile(_message.Message):
     __slots__ = ("name", "sha256", "size_bytes", "reference_uri")

@@ -135,7 +135,9 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LogArtifact(self, request_iterator, context):
-        """Takes an artifact: the manifest, then the bytes that the sidecar lacks. Not implemented yet.
+        """Takes an artifact: the manifest, then the bytes that the sidecar lacks, file by file. Durable
+        when answered with its version. Of an upload that is interrupted, whole files stay for the next
+        try. Metadata `pillion-writer-id` may name the writer, who may have 4 open at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,14 +208,14 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifacts(self, request, context):
-        """Artifacts, the latest first. Not implemented yet.
+        """Artifacts, the latest first. All that was answered before the call is in the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadArtifact(self, request, context):
-        """Streams the bytes of an artifact's file. Not implemented yet.
+        """Streams the bytes of an artifact's file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pillion.values import Value
+from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.columns import Logged
 from pillion_sidecar.records import (
     Alert,
@@ -42,6 +43,7 @@ class MemoryRun:
     definitions: dict[str, MetricDefinition] = field(default_factory=dict)
     alerts: list[Alert] = field(default_factory=list)
     chunks: list[BlobChunk] = field(default_factory=list)
+    artifacts: list[Artifact | ArtifactUse] = field(default_factory=list)
     cursor: Offset = field(default=Offset(0))
 
 
@@ -64,7 +66,7 @@ class MemorySink:
 
     def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
         run = self.runs[run_id]
-        if not all(isinstance(record, RunUpdate) for record in records):
+        if not all(isinstance(record, RunUpdate | Artifact) for record in records):
             run.state, run.finish = RunState.RUNNING, None
         for record in records:
             match record:
@@ -84,6 +86,8 @@ class MemorySink:
                     run.alerts.append(record)
                 case BlobChunk():
                     run.chunks.append(record)
+                case Artifact() | ArtifactUse():
+                    run.artifacts.append(record)
                 case RunUpdate():
                     run.tags = list(record.tags(run.tags))
                     run.config.update(record.config)

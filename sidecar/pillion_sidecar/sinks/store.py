@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pillion.values import Value
+from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import (
@@ -36,6 +37,7 @@ from pillion_sidecar.records import (
     SummaryUpdate,
 )
 from pillion_sidecar.sinks import News
+from pillion_sidecar.sinks.store_artifacts import keep_artifact, keep_use
 from pillion_sidecar.sinks.store_chunks import ChunkWriter
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
 from pillion_sidecar.store_tables import alerts, console, error_code, open_for_writing, runs
@@ -103,8 +105,9 @@ class StoreSink:
                 run.lost_row_count += sum(r.row_count for r in records if isinstance(r, LostRange))
                 self._keep_alerts(run_id, offset, records)
                 self._chunks.append(run_id, [r for r in records if isinstance(r, BlobChunk)])
+                self._keep_artifacts(run_id, offset, records)
                 changes = self._merged(run_id, records)
-                if not all(isinstance(record, RunUpdate) for record in records):
+                if not all(isinstance(record, RunUpdate | Artifact) for record in records):
                     changes |= _RUNNING
                 self._update(run_id, run, offset, **changes)
 
@@ -236,6 +239,15 @@ class StoreSink:
         self._connection.execute(alerts.insert(), rows[-ALERTS_MAX:])
         outdated = alerts.c.number < number + len(new) - ALERTS_MAX
         self._connection.execute(alerts.delete().where(of_run, outdated))
+
+    def _keep_artifacts(self, run_id: RunId, offset: Offset, records: Iterable[Record]) -> None:
+        for record in records:
+            match record:
+                case Artifact():
+                    keep_artifact(self._connection, offset, record)
+                case ArtifactUse():
+                    (project,) = self._read(run_id, runs.c.project)
+                    keep_use(self._connection, run_id, project, offset, record)
 
     def _update(self, run_id: RunId, run: _Run, offset: Offset, **changes: Any) -> None:
         run.cursor = offset
