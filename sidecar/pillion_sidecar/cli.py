@@ -323,6 +323,49 @@ def console(
                 print("\n".join(piece.lines))
 
 
+@app.command()
+def sync(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="The runs; none: all.", metavar="[RUN...]")
+    ] = None,
+    entity: Annotated[
+        str, typer.Option(help="The user or team at W&B; else the run's or the key's own.")
+    ] = "",
+    base_url: Annotated[str, typer.Option(help="W&B's server. [WANDB_BASE_URL]")] = "",
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Upload offline runs to W&B, each row once however often it is called. Needs no sidecar."""
+    from pillion_sidecar import uploads  # noqa: PLC0415 - only this command needs it
+    from pillion_sidecar.sync import Outcome  # noqa: PLC0415 - as above
+
+    outcomes: list[Outcome] = []
+    with (
+        _refusals_told(),
+        ProgressBar(
+            transient=True, disable=as_json or not sys.stdout.isatty(), console=_console()
+        ) as bar,
+    ):
+        folders = uploads.chosen_folders(load(data_dir=data_dir).wandb_dir, runs or [])
+        to = uploads.destination(os.environ, base_url, entity) if folders else None
+        task = bar.add_task("", total=None)
+
+        def show(folder: Path, arrived: int, row_count: int) -> None:
+            name = f"{escape(folder.name)} ({len(outcomes) + 1} of {len(folders)})"
+            bar.update(task, description=name, completed=arrived, total=row_count or None)
+
+        for outcome in uploads.upload(folders, to, show) if to else ():
+            outcomes.append(outcome)
+            if not as_json:
+                bar.console.print(user_text(outcome.sentence), soft_wrap=True)
+    if as_json:
+        print(json.dumps(uploads.as_json(folders, outcomes), indent=2, ensure_ascii=False))
+    else:
+        print(uploads.summary(folders, outcomes))
+    if not uploads.is_all_there(folders, outcomes):
+        raise typer.Exit(1)
+
+
 @spool_app.command("ls")
 def spool_ls(spool_dir: SpoolDir = None, as_json: Json = False) -> None:
     """List what waits."""

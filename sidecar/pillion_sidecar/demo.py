@@ -234,13 +234,10 @@ def _keep_only(response: pb2.CompareResponse, keys: set[str]) -> None:
 
 
 def _sync(settings: Settings, trainers: Sequence[_Trainer]) -> int:
-    """Upload the runs with W&B's own command, which takes the key from where it always does."""
-    folders = [
-        str(folder)
-        for trainer in trainers
-        for folder in (settings.wandb_dir / "wandb").glob(f"offline-run-*-{trainer.run_id}")
-    ]
-    return subprocess.call([sys.executable, "-m", "wandb", "sync", *folders])
+    """Upload the runs as `pillion sync` does."""
+    command = [sys.executable, "-m", "pillion_sidecar", "sync", "--data-dir"]
+    run_ids = [trainer.run_id for trainer in trainers]
+    return subprocess.call([*command, str(settings.data_dir), *run_ids])
 
 
 def _show_where(settings: Settings, trainers: Sequence[_Trainer], console: Console) -> None:
@@ -248,9 +245,7 @@ def _show_where(settings: Settings, trainers: Sequence[_Trainer], console: Conso
     console.print()
     console.print(f"Kept in {settings.data_dir}: the journal, the store, W&B's files, the adapters")
     console.print(f"Look further: pillion runs · pillion compare {ids}", soft_wrap=True)
-    console.print(
-        f"Upload later: wandb sync {settings.wandb_dir}/wandb/offline-run-*", soft_wrap=True
-    )
+    console.print(f"Upload later: pillion sync {ids}", soft_wrap=True)
 
 
 def _say(console: Console, line: str) -> None:

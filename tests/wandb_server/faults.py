@@ -76,7 +76,8 @@ class Fault:
                 or (self.times is not None and self.hits >= self.times)
                 or self.operation not in ("", request.operation)
                 or (self.runs is not None and request.run_id not in self.runs)
-                or self.containing not in request.body
+                # A file stream's lines are JSON within JSON.
+                or self.containing not in request.body.replace(b'\\"', b'"')
             ):
                 return False
             self.hits += 1

@@ -17,7 +17,7 @@ def take(run: ServerRun, body: bytes) -> dict[str, Any]:
             continue
         lines = run.lines.setdefault(file, {})
         for number, line in enumerate(chunk["content"], start=chunk["offset"]):
-            if file == HISTORY and lines.get(number, line) != line:
+            if file == HISTORY and json.loads(lines.get(number, line)) != json.loads(line):
                 run.rewritten.append(number)
             lines[number] = line
     if post.get("complete"):

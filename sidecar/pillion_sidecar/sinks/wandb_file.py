@@ -26,10 +26,9 @@ from typing import Any, BinaryIO
 from pillion_sidecar.errors import DiskError
 
 BLOCK_BYTES = 32 * 1024
-
-_FILE_HEADER = bytes.fromhex("3a572642 e1be 00")
-_CHUNK_HEADER = struct.Struct("<IHB")
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+FILE_HEADER = bytes.fromhex("3a572642 e1be 00")
+CHUNK_HEADER = struct.Struct("<IHB")
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 @dataclass
@@ -97,10 +96,10 @@ class RecordReader:
         """
         with self._path.open("rb") as file:
             if not self._offset:
-                header = file.read(len(_FILE_HEADER))
-                if header != _FILE_HEADER[: len(header)]:
+                header = file.read(len(FILE_HEADER))
+                if header != FILE_HEADER[: len(header)]:
                     raise DiskError(f"{self._path} is no .wandb file that wandb 0.31 writes.")
-                if len(header) < len(_FILE_HEADER):
+                if len(header) < len(FILE_HEADER):
                     return
                 self._offset = file.tell()
             file.seek(self._offset)
@@ -112,24 +111,24 @@ class RecordReader:
         parts: list[bytes] = []
         while (chunk := self._read_chunk(file)) is not None:
             kind, data = chunk
-            if (kind in (_FULL, _FIRST)) == bool(parts):
+            if (kind in (FULL, FIRST)) == bool(parts):
                 raise self._damage("a record's chunks are out of order", file.tell())
             parts.append(data)
-            if kind in (_FULL, _LAST):
+            if kind in (FULL, LAST):
                 return b"".join(parts)
         return None
 
     def _read_chunk(self, file: BinaryIO) -> tuple[int, bytes] | None:
         offset = file.tell()
         room = BLOCK_BYTES - offset % BLOCK_BYTES
-        if room < _CHUNK_HEADER.size:
+        if room < CHUNK_HEADER.size:
             offset = file.seek(offset + room)
             room = BLOCK_BYTES
-        header = file.read(_CHUNK_HEADER.size)
-        if len(header) < _CHUNK_HEADER.size or not any(header):  # zeros: what a power loss leaves
+        header = file.read(CHUNK_HEADER.size)
+        if len(header) < CHUNK_HEADER.size or not any(header):  # zeros: what a power loss leaves
             return None
-        crc, length, kind = _CHUNK_HEADER.unpack(header)
-        if length > room - len(header) or kind not in (_FULL, _FIRST, _MIDDLE, _LAST):
+        crc, length, kind = CHUNK_HEADER.unpack(header)
+        if length > room - len(header) or kind not in (FULL, FIRST, MIDDLE, LAST):
             raise self._damage("a chunk's header is wrong", offset)
         data = file.read(length)
         if len(data) < length:

@@ -1,0 +1,292 @@
+"""Later upload: an offline run's folder to W&B, by `wandb sync`, and each row exactly once.
+
+What wandb 0.31 does alone is not enough. Repeated after it was interrupted, it sends all rows
+again, behind those that the server has. And it takes a run for synced, with exit code 0, though the
+server has refused its rows or an artifact's files are gone. So the server is asked before, and what
+it has is left out of the copy that is uploaded. It is asked afterwards, and the upload's log is
+read: only if all is there, the folder is marked, as `wandb sync` marks it. That mark is believed,
+whoever has set it.
+
+Imports wandb, so it is for the command line's process, never for the sidecar's.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pillion_sidecar.errors import DiskError, SinkError
+from pillion_sidecar.records import RunId
+from pillion_sidecar.sinks.wandb_copy import write_rest
+from pillion_sidecar.sinks.wandb_file import RecordReader
+from pillion_sidecar.sinks.wandb_server import RemoteRun, WandbServer
+
+POLL_S = 1.0
+"""How often the server is asked how far it has come."""
+AWAY_MAX_S = 30.0
+"""An upload is given up when the server could not be asked for so long."""
+END_POLLS_MAX, END_POLL_S = 40, 0.25
+"""How often, and after what pause, the server is asked whether it has all."""
+OUTPUT_BYTES_MAX = 1 << 16
+"""Of what `wandb sync` prints that is read."""
+
+MISTAKES_MAX, MISTAKE_CHARACTERS_MAX = 3, 300
+"""Of what went wrong that is told."""
+
+_NEXT_STEPS = {
+    "WANDB_KEY_REFUSED": "Run `wandb login --relogin` or set another WANDB_API_KEY.",
+    "WANDB_AWAY": "Sync again when it is back: what has arrived is not sent twice.",
+}
+"""What to do after an error of the server, where that is not the same as for online runs."""
+_LIVE_STATES = ("running", "pending", "")
+_PLACES = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
+_MISTAKE = re.compile(r"^(?:wandb: ERROR|Error:) +(?:\[\S*\] +)?(.*\S)", re.MULTILINE)
+_PASSING = ("api: HTTP error", "sender: sendAlert")
+"""Errors in its log that lose nothing: one that is tried again, and an alert."""
+_URL = re.compile(r"https?://\S+/runs/\S+")
+
+
+class SyncState(StrEnum):
+    """What came of it."""
+
+    SYNCED = "synced"
+    """It is at W&B now."""
+    PRESENT = "present"
+    """It was synced before."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one folder."""
+
+    run_id: RunId
+    state: SyncState
+    sentence: str
+    """For people; of a failure with the next step."""
+    reason: str = ""
+    """For programs: why it failed."""
+    row_count: int = 0
+    url: str = ""
+
+
+Progress = Callable[[int, int], None]
+"""Called with how many rows have arrived, and how many there are."""
+
+
+def offline_folders(directory: Path) -> dict[RunId, Path]:
+    """Return the folders of offline runs that have ended, in the W&B sink's directory."""
+    folders = sorted((directory / "wandb").glob("offline-run-*"))
+    return {_run_id_of(folder): folder for folder in folders}
+
+
+def is_synced(folder: Path) -> bool:
+    """Tell whether a folder was uploaded, as `wandb sync` tells it."""
+    return any(folder.glob("*.wandb.synced"))
+
+
+def sync_folder(
+    folder: Path,
+    base_url: str,
+    key: str,
+    entity: str = "",
+    on_progress: Progress = lambda *_: None,
+) -> Outcome:
+    """Upload a folder, or go on with an upload that was interrupted. Blocks; may be called again.
+
+    Args:
+        folder: As `offline_folders` returns it.
+        base_url: The server.
+        key: Whose runs they will be. It is in the environment of `wandb sync` and nowhere else.
+        entity: The user or team; empty: the one that the run names, else the key's own.
+        on_progress: See `Progress`; called by this thread.
+    """
+    run_id = _run_id_of(folder)
+    try:
+        with _locked(folder) as lock:
+            if is_synced(folder):
+                return Outcome(run_id, SyncState.PRESENT, f"Run {run_id} was synced before.")
+            upload = _Upload(folder, base_url, key, entity, on_progress)
+            return upload.run(lock)
+    except SinkError as error:
+        sentence = str(error)
+        if next_step := _NEXT_STEPS.get(error.reason):
+            sentence = f"{sentence.partition('. ')[0]}. {next_step}"
+        return Outcome(run_id, SyncState.FAILED, sentence, error.reason)
+    except DiskError as error:
+        return Outcome(run_id, SyncState.FAILED, str(error), error.reason)
+    except OSError as error:
+        sentence = f"Run {run_id} cannot be uploaded: {error}. Check {folder}."
+        return Outcome(run_id, SyncState.FAILED, sentence, "SYNC_DISK")
+
+
+class _Upload:
+    """One upload of one folder, which the caller has locked."""
+
+    def __init__(
+        self, folder: Path, base_url: str, key: str, entity: str, on_progress: Progress
+    ) -> None:
+        self._folder, self._key, self._on_progress = folder, key, on_progress
+        self._run_id = _run_id_of(folder)
+        self._server = WandbServer(base_url, key)
+        self._path = next(folder.glob("*.wandb"), folder / "run.wandb")
+        self._inode = self._path.stat().st_ino
+        self._steps: list[int] = []
+        self._project = ""
+        for record in RecordReader(self._path).read():
+            match record.WhichOneof("record_type"):
+                case "run":
+                    self._project, entity = record.run.project, entity or record.run.entity
+                case "history":
+                    self._steps.append(record.history.step.num)
+        self._entity = entity
+
+    def run(self, lock: int) -> Outcome:
+        """Do it. Raises SinkError, DiskError, OSError."""
+        self._entity = self._entity or self._server.viewer()
+        remote = self._ask()
+        # Here and not in a temporary directory, so that the next attempt tidies up after a kill.
+        staging = self._folder / "sync"
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            output = self._wandb_sync(self._stage(staging, remote), staging, lock)
+            self._verify(_mistakes(output, staging))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        if self._path.stat().st_ino != self._inode:
+            raise SinkError(
+                f"Run {self._run_id} has gone on meanwhile. Sync it again.", reason="SYNC_OUTDATED"
+            )
+        self._path.with_name(f"{self._path.name}.synced").touch()
+        url = found[0] if (found := _URL.search(output)) else ""
+        rows = f"{len(self._steps):,} row{'s' * (len(self._steps) != 1)}"
+        sentence = f"Run {self._run_id} is at W&B, with {rows}. {url}".strip()
+        return Outcome(
+            self._run_id, SyncState.SYNCED, sentence, row_count=len(self._steps), url=url
+        )
+
+    def _ask(self) -> RemoteRun:
+        remote = self._server.run(self._entity, self._project, self._run_id)
+        self._on_progress(bisect_right(self._steps, remote.last_ordinal), len(self._steps))
+        return remote
+
+    def _stage(self, staging: Path, remote: RemoteRun) -> Path:
+        """Lay out what is uploaded: what the server does not have of the folder."""
+        folder = staging / self._folder.name  # by its name it is known as an offline run
+        folder.mkdir(parents=True)
+        (folder / "files").symlink_to(self._folder / "files")
+        write_rest(
+            self._path,
+            folder / self._path.name,
+            entity=self._entity,
+            after_step=remote.last_ordinal,
+            with_alerts=not remote.state,  # else an earlier attempt may have raised them
+        )
+        return folder
+
+    def _wandb_sync(self, folder: Path, staging: Path, lock: int) -> str:
+        """Run `wandb sync` to its end; return what it prints."""
+        command = [sys.executable, "-m", "wandb", "sync", str(folder), "--entity", self._entity]
+        path = staging / "output"
+        away_since_s: float | None = None
+        with path.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=staging,
+                env=_environment(os.environ, self._server.base_url, self._key, staging),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[lock],  # so that who comes after a kill waits for the end of this one too
+            )
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+                    return path.read_bytes()[-OUTPUT_BYTES_MAX:].decode(errors="replace")
+                try:
+                    self._ask()
+                    away_since_s = None
+                except SinkError:
+                    away_since_s = away_since_s or time.monotonic()
+                    if time.monotonic() - away_since_s > AWAY_MAX_S:
+                        raise
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _verify(self, mistakes: list[str]) -> None:
+        """Raise SinkError if something went wrong, or if the server lacks a row or the end."""
+        for _ in range(0 if mistakes else END_POLLS_MAX):
+            remote = self._ask()
+            has_rows = remote.last_ordinal >= max(self._steps, default=-1)
+            if has_rows and remote.state not in _LIVE_STATES:
+                return
+            time.sleep(END_POLL_S)
+        said = " ".join(mistakes) or "not everything has arrived, and `wandb sync` does not say why"
+        raise SinkError(
+            f"W&B does not have all of run {self._run_id}: {said.removesuffix('.')}. Mend that, or "
+            f"check that there is an entity {self._entity} and that the key may write there. Then "
+            "sync it again: what has arrived is not sent twice.",
+            reason="WANDB_REFUSED",
+        )
+
+
+def _mistakes(output: str, staging: Path) -> list[str]:
+    """Return what `wandb sync` says went wrong; of artifacts and files only its log does."""
+    found = _MISTAKE.findall(output)
+    for path in () if found else staging.glob("wandb/logs/debug-sync*.log"):
+        for line in path.read_text(errors="replace").splitlines():
+            entry = json.loads(line)
+            if entry["level"] == "ERROR" and not entry["msg"].startswith(_PASSING):
+                found.append(entry["msg"])
+    return [text[:MISTAKE_CHARACTERS_MAX] for text in found[:MISTAKES_MAX]]
+
+
+def _run_id_of(folder: Path) -> RunId:
+    return RunId(folder.name.split("-", 3)[3])
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the folder. Raises SinkError if somebody else uploads it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SinkError(
+                f"Run {_run_id_of(folder)} is being synced by another process. Wait for that.",
+                reason="SYNC_BUSY",
+            ) from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _environment(
+    environ: Mapping[str, str], base_url: str, key: str, directory: Path
+) -> dict[str, str]:
+    """Return the environment of `wandb sync`: none of the user's settings for runs, and our key."""
+    kept = {k: v for k, v in environ.items() if not k.startswith(("WANDB_", "PILLION_"))}
+    places = dict.fromkeys(_PLACES, str(directory))
+    return (
+        kept
+        | places
+        | {
+            "WANDB_API_KEY": key,
+            "WANDB_BASE_URL": base_url,
+            "WANDB_ERROR_REPORTING": "false",
+        }
+    )

@@ -1,0 +1,96 @@
+"""What `pillion sync` uploads: which runs, with whose key, and how it is told.
+
+The upload of one run is done by `sync.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pillion_sidecar.errors import SettingsError, StateError
+from pillion_sidecar.records import RunId
+from pillion_sidecar.sync import Outcome, SyncState, offline_folders, sync_folder
+from pillion_sidecar.wandb_keys import DEFAULT_BASE_URL, find_key, netrc_path_of
+
+_REASONS_FOR_ALL = ("WANDB_KEY_REFUSED", "WANDB_AWAY")
+"""What keeps one run for one of these reasons keeps them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where runs go, and with whose key."""
+
+    base_url: str
+    key: str
+    entity: str
+
+
+def destination(environ: Mapping[str, str], base_url: str = "", entity: str = "") -> Destination:
+    """Return where runs go: as asked for, else as the environment says. Raises SettingsError."""
+    base_url = (base_url or environ.get("WANDB_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
+    key = find_key(base_url, environ, netrc_path_of(environ))
+    if key is None:
+        raise SettingsError(
+            f"There is no key for W&B at {base_url}. Run `wandb login` or set WANDB_API_KEY, then "
+            "sync again."
+        )
+    return Destination(base_url, key, entity or environ.get("WANDB_ENTITY", ""))
+
+
+def chosen_folders(directory: Path, run_ids: Sequence[str]) -> list[Path]:
+    """Return the folders of these runs, or of all. Raises StateError for one that has none."""
+    folders = offline_folders(directory)
+    for run_id in run_ids:
+        if run_id not in folders:
+            raise StateError(
+                f"There are no files of run {run_id} in {directory / 'wandb'}: it has not ended, "
+                "was sent online, or is unknown. `pillion runs` lists the runs there are.",
+                "RUN_UNKNOWN",
+            )
+    return [folders[RunId(run_id)] for run_id in run_ids] or list(folders.values())
+
+
+def upload(
+    folders: Sequence[Path], to: Destination, on_progress: Callable[[Path, int, int], None]
+) -> Iterator[Outcome]:
+    """Upload folders one after the other; yield what became of each. Ends early if none can go.
+
+    Args:
+        folders: What to upload.
+        to: Where to.
+        on_progress: Called with the folder, how many of its rows have arrived, and how many it has.
+    """
+    for folder in folders:
+        show = partial(on_progress, folder)
+        outcome = sync_folder(folder, to.base_url, to.key, to.entity, show)
+        yield outcome
+        if outcome.reason in _REASONS_FOR_ALL:
+            return
+
+
+def is_all_there(folders: Sequence[Path], outcomes: Sequence[Outcome]) -> bool:
+    """Tell whether every run is at W&B."""
+    return len(outcomes) == len(folders) and all(
+        outcome.state is not SyncState.FAILED for outcome in outcomes
+    )
+
+
+def summary(folders: Sequence[Path], outcomes: Sequence[Outcome]) -> str:
+    """Tell in one sentence what is at W&B."""
+    if not folders:
+        return "There are no offline runs that have ended."
+    there_count = sum(outcome.state is not SyncState.FAILED for outcome in outcomes)
+    earlier_count = sum(outcome.state is SyncState.PRESENT for outcome in outcomes)
+    earlier = f", {earlier_count:,} of them since before" if earlier_count else ""
+    return f"{there_count:,} of {len(folders):,} runs are at W&B{earlier}."
+
+
+def as_json(folders: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the shape that `docs/cli.md` describes."""
+    return {
+        "sentence": summary(folders, outcomes),
+        "run_count": len(folders),
+        "runs": [asdict(outcome) for outcome in outcomes],
+    }

@@ -1,0 +1,225 @@
+"""Later upload: `pillion sync` brings offline runs to W&B, each row once, in spite of kills."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import environment
+from wandb_server import KEY, TEAM, USER, WandbServer
+
+from pillion_sidecar.errors import SettingsError, StateError
+from pillion_sidecar.sync import Outcome, SyncState, sync_folder
+from pillion_sidecar.uploads import Destination, chosen_folders, destination, upload
+
+ROW_COUNT = 400
+RUN_IDS = ("run-1", "run-2")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data directory with offline runs, as the W&B sink leaves them."""
+    directory = tmp_path_factory.mktemp("written")
+    code = f"""
+import wandb
+for run_id in {RUN_IDS}:
+    settings = wandb.Settings(
+        silent=True, console="off", symlink=False, disable_git=True, x_disable_machine_info=True
+    )
+    run = wandb.init(id=run_id, project="demo", name=f"the {{run_id}}", mode="offline",
+                     config={{"lr": 0.1}}, settings=settings)
+    for step in range({ROW_COUNT}):
+        run.log({{"loss": step / 4}}, step=step, commit=True)
+    run.log({{"page": wandb.Html("<b>")}}, step={ROW_COUNT}, commit=True)
+    run.write_logs("printed\\n")
+    run.alert("title", "text")
+    artifact = wandb.Artifact("adapter", "model")
+    artifact.add_file("{directory}/data/weights", policy="immutable", skip_cache=True)
+    run.log_artifact(artifact)
+    run.finish(exit_code=3)
+"""
+    places = {"WANDB_DIR": str(directory / "data" / "wandb"), "HOME": str(directory)}
+    (directory / "data" / "wandb").mkdir(parents=True)
+    (directory / "data" / "weights").write_text("w" * 1000)
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=directory, env=environment(**places)
+    )
+    return directory / "data"
+
+
+@pytest.fixture
+def data_dir(written: Path, tmp_path: Path) -> Path:
+    """Return a copy of that data directory."""
+    subprocess.run(["cp", "-a", written, tmp_path / "data"], check=True)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    """Return a server; nothing may have come to it that it does not know."""
+    with WandbServer() as server:
+        yield server
+        assert server.unknown == []
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start_sync(data_dir: Path, server: WandbServer, tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts `pillion sync --json`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        places = {"WANDB_BASE_URL": server.base_url, "WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "pillion_sidecar", "sync", "--data-dir", str(data_dir)]
+        process = subprocess.Popen(
+            [*command, "--json", *arguments],
+            env=environment(**places | variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def told(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    """Wait for its end; return the exit code and what it told."""
+    output, errors = process.communicate()
+    return process.returncode, json.loads(output) if output else {"sentence": errors.strip()}
+
+
+def assert_is_there(server: WandbServer, run_id: str, entity: str = USER) -> None:
+    """Check that everything of a run has arrived, and once."""
+    run = server.run("demo", run_id, entity)
+    assert [row["_step"] for row in run.rows] == list(range(ROW_COUNT + 1))
+    assert [row["loss"] for row in run.rows[:-1]] == [step / 4 for step in range(ROW_COUNT)]
+    assert run.rewritten == []
+    assert (run.name, run.config, run.state, run.exit_code) == (
+        *(f"the {run_id}", {"lr": 0.1}),
+        *("failed", 3),
+    )
+    assert run.summary["loss"] == (ROW_COUNT - 1) / 4
+    assert b"<b>" in run.files[run.rows[-1]["page"]["path"]]
+    assert [line.split(" ", 1)[1] for line in run.console] == ["printed"]
+    assert run.keys == {KEY}
+    (artifact,) = server.artifacts.named("adapter")
+    assert server.artifacts.files(artifact) == {"weights": b"w" * 1000}
+
+
+def test_offline_runs_are_uploaded_once_however_often_it_is_called(
+    server: WandbServer, start_sync: Start, data_dir: Path
+) -> None:
+    """One by name, then the rest; then nothing; `wandb sync` knows them as synced too."""
+    code, answer = told(start_sync("run-2"))
+    assert (code, [run["state"] for run in answer["runs"]]) == (0, ["synced"])
+    assert answer["runs"][0]["url"] == f"{server.base_url}/{USER}/demo/runs/run-2"
+    assert answer["runs"][0]["row_count"] == ROW_COUNT + 1
+    code, answer = told(start_sync())
+    assert [run["state"] for run in answer["runs"]] == ["synced", "present"]
+    assert answer["sentence"] == "2 of 2 runs are at W&B, 1 of them since before."
+    for run_id in RUN_IDS:
+        assert_is_there(server, run_id)
+    assert len(server.alerts) == 2
+    by_hand = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", str(data_dir / "wandb" / "wandb")],
+        env=environment(WANDB_BASE_URL=server.base_url, WANDB_DIR=str(data_dir)),
+        cwd=data_dir,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "No runs to sync" in by_hand.stderr
+    assert not list((data_dir / "wandb" / "wandb").glob("*/sync"))
+
+
+def test_rows_arrive_once_though_uploads_are_killed_in_the_middle(
+    server: WandbServer, start_sync: Start, data_dir: Path
+) -> None:
+    """With some rows there, then with all but no end. The key is in no command line and no file."""
+    for fault in (
+        server.fail("hang", operation="CreateArtifact"),
+        server.fail("hang", operation="file_stream", containing='"exitcode"', is_done_first=True),
+    ):
+        process = start_sync("run-1", "--entity", TEAM)
+        fault.wait()
+        commands = command_lines()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        fault.clear()
+        assert any(b"wandb\0sync\0" in command for command in commands)
+        assert not any(KEY.encode() in command for command in commands)
+    answer = {"runs": [{"reason": "SYNC_BUSY"}]}
+    while answer["runs"][0]["reason"] == "SYNC_BUSY":  # what was killed has left a child that ends
+        code, answer = told(start_sync("run-1", "--entity", TEAM))
+    assert code == 0, answer["runs"][0]["sentence"]
+    assert_is_there(server, "run-1", TEAM)
+    assert len(server.alerts) == 1
+    for path in data_dir.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+
+
+def command_lines() -> list[bytes]:
+    """Return those of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            found.append(path.read_bytes())
+    return found
+
+
+def test_what_was_refused_is_not_taken_for_synced(server: WandbServer, data_dir: Path) -> None:
+    """`wandb sync` passes over refused rows and lost artifacts, with exit code 0."""
+    folder = chosen_folders(data_dir / "wandb", ["run-1"])[0]
+    with server.fail(403, operation="CommitArtifact"):
+        outcome = sync_folder(folder, server.base_url, KEY)
+    assert (outcome.state, outcome.reason) == (SyncState.FAILED, "WANDB_REFUSED")
+    assert "failed to log artifact" in outcome.sentence
+    with server.fail(413, operation="file_stream", containing='"exitcode"'):
+        outcome = sync_folder(folder, server.base_url, KEY)
+    assert outcome.state is SyncState.FAILED
+    assert "W&B does not have all of run run-1: Fatal error while uploading" in outcome.sentence
+    progress: list[tuple[int, int]] = []
+    outcome = sync_folder(folder, server.base_url, KEY, "", lambda *each: progress.append(each))
+    assert outcome.state is SyncState.SYNCED
+    assert progress[-1] == (ROW_COUNT + 1, ROW_COUNT + 1)
+    assert_is_there(server, "run-1")
+
+
+def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
+    server: WandbServer, data_dir: Path
+) -> None:
+    """No key, a wrong one, an unknown entity, a server that is away, an unknown run."""
+    folders = chosen_folders(data_dir / "wandb", [])
+    with pytest.raises(SettingsError, match=r"no key for W&B at http://x\. Run `wandb login`"):
+        destination({"HOME": str(data_dir), "WANDB_BASE_URL": "http://x/"})
+    with pytest.raises(StateError, match=r"There are no files of run run-9 in .*: it has not"):
+        chosen_folders(data_dir / "wandb", ["run-9"])
+
+    def outcomes(key: str, entity: str = "") -> list[Outcome]:
+        return list(upload(folders, Destination(server.base_url, key, entity), lambda *_: None))
+
+    (outcome,) = outcomes("x" * 40)
+    assert outcome.reason == "WANDB_KEY_REFUSED"
+    assert "does not take the key. Run `wandb login" in outcome.sentence
+    outcome, _ = outcomes(KEY, "nobody")
+    assert "entity nobody not found" in outcome.sentence
+    assert "check that there is an entity nobody" in outcome.sentence
+    server.stop_listening()
+    (outcome,) = outcomes(KEY)
+    assert outcome.reason == "WANDB_AWAY"
+    assert "Sync again when it is back" in outcome.sentence
+    server.listen_again()
+    assert server.runs == {}
