@@ -10,16 +10,25 @@ run that was started last.
 """
 
 from pillion._counts import Counts
+from pillion._histogram import Histogram
 from pillion._init import alert, define_metric, finish, init, log, of_current_run
+from pillion._media import Audio, Html, Image, Video
 from pillion._run import RefusedError, Run
+from pillion._table import Table
 from pillion._version import __version__
 from pillion.address import AddressError
 
 __all__ = [
     "AddressError",
+    "Audio",
     "Counts",
+    "Histogram",
+    "Html",
+    "Image",
     "RefusedError",
     "Run",
+    "Table",
+    "Video",
     "__version__",
     "alert",
     "config",

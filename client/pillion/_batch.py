@@ -3,19 +3,24 @@
 Apart from `_encoding.py`, since this must not load protobuf.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pillion._counts import Refused
+from pillion._file import Files, Held
+from pillion._histogram import Histogram
 from pillion._tensors import Copy
 from pillion.plain import Value
 
+Logged: TypeAlias = float | int | bool | str | Histogram | Files
+"""What a row holds under one name."""
+
 
 class Row(NamedTuple):
-    """One committed `log()`. The values are floats, ints and bools. Queued as a plain tuple."""
+    """One committed `log()`. Queued as a plain tuple."""
 
     step: int
     time_unix_nano: int
-    values: dict[str, float | int | bool]
+    values: dict[str, Logged]
 
 
 class WaitingRow(NamedTuple):
@@ -23,7 +28,7 @@ class WaitingRow(NamedTuple):
 
     step: int
     time_unix_nano: int
-    values: dict[str, float | int | bool | Copy]
+    values: dict[str, Logged | Copy]
 
     def is_ready(self) -> bool:
         """Tell whether all of it is here. Does not wait."""
@@ -31,7 +36,7 @@ class WaitingRow(NamedTuple):
 
     def read(self, refused: Refused) -> Row:
         """Return the row as it is; what did not come is left out and counted."""
-        values: dict[str, float | int | bool] = {}
+        values: dict[str, Logged] = {}
         for key, value in self.values.items():
             number = value.read() if isinstance(value, Copy) else value
             if number is None:
@@ -42,12 +47,26 @@ class WaitingRow(NamedTuple):
 
 
 def row_of(
-    step: int, time_unix_nano: int, values: dict[str, float | int | bool | Copy]
-) -> tuple[int, int, dict[str, float | int | bool | Copy]] | WaitingRow:
-    """Return what is queued for a row: a plain tuple, unless some of it is on its way."""
+    step: int, time_unix_nano: int, values: dict[str, Logged | Copy], held: Held, refused: Refused
+) -> tuple[int, int, dict[str, Logged | Copy]] | WaitingRow | None:
+    """Return what is queued for a row: a plain tuple, unless some of it is on its way.
+
+    Files for which there is no room are left out and counted; None: nothing is left.
+    """
+    for key, value in list(values.items()):
+        if type(value) is Files and not held.take(held_bytes(value)):
+            del values[key]
+            refused.values += 1
+    if not values:
+        return None
     if any(type(value) is Copy for value in values.values()):
         return WaitingRow(step, time_unix_nano, values)
     return step, time_unix_nano, values
+
+
+def held_bytes(files: Files) -> int:
+    """Return what files hold until they are encoded."""
+    return sum(file.held_bytes for file in files)
 
 
 class Update(NamedTuple):

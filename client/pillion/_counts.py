@@ -35,3 +35,5 @@ class Refused:
 
     rows: int = 0
     values: int = 0
+    is_told: bool = False
+    """Whether the user was told why a value was refused."""

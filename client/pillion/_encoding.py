@@ -10,6 +10,9 @@ from typing import Any
 
 from pillion._batch import Batch, Row, Update
 from pillion._counts import Refused
+from pillion._file import Files, Held
+from pillion._file_encoding import FileEncoder
+from pillion._histogram import Histogram
 from pillion._notice import warn
 from pillion.plain import to_text
 from pillion.redaction import redact
@@ -25,6 +28,7 @@ KEYS_MAX = 100_000
 """Metrics of one writer. Values of others are left out: a million of them would cost every sink."""
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
+_NUMBERS = frozenset({float, int, bool})
 _TEXT = frozenset({str})
 _MERGED = frozenset({"config_update", "summary_update"})
 
@@ -36,10 +40,24 @@ class Encoder:
     and each only when there is room for it, keeps the numbers without a gap.
     """
 
-    def __init__(self, run_id: str, writer_id: str, refused: Refused | None = None) -> None:
-        """Begin with batch 1. `refused` is what was refused before it came here."""
+    def __init__(
+        self,
+        run_id: str,
+        writer_id: str,
+        refused: Refused | None = None,
+        held: Held | None = None,
+    ) -> None:
+        """Begin with batch 1.
+
+        Args:
+            run_id: The run.
+            writer_id: The writer.
+            refused: What was refused before it came here.
+            held: Where files give their room back.
+        """
         self._run_id, self._writer_id = run_id, writer_id
         self._refused = refused or Refused()
+        self._files = FileEncoder(held or Held(), self._refused)
         self._keys: set[str] = set()
         self.last_sequence = 0
         self.row_count = 0
@@ -100,6 +118,15 @@ class Encoder:
                     yield _update_record(update), 0
                 continue
             keys, types = signature
+            if Files in types:
+                for row in group:
+                    yield from self._row_with_files(keys, row)
+                continue
+            if not _NUMBERS.issuperset(types):
+                for part in _parts(group):
+                    for frame in self._frames(keys, types, part):
+                        yield record_pb2.Record(metric_frame=frame), len(frame.steps)
+                continue
             # Never more than half a batch per frame, so that batches fill well.
             rows_max = max(1, BATCH_BYTES_MAX // 2 // (16 + 10 * len(keys)))
             rows = list(group)
@@ -107,6 +134,25 @@ class Encoder:
                 part = rows[start : start + rows_max]
                 for frame in self._frames(keys, types, part):
                     yield record_pb2.Record(metric_frame=frame), len(frame.steps)
+
+    def _row_with_files(
+        self, keys: tuple[Any, ...], row: Any
+    ) -> Iterator[tuple[record_pb2.Record, int]]:
+        """Yield the pieces of a row's files, then the row."""
+        step, time_unix_nano, values = row
+        columns: dict[Any, Any] = {}
+        for key, value in zip(keys, values.values(), strict=True):
+            if type(value) is Files:
+                group = yield from self._files.encode(value)
+                if group is None:
+                    self.refused_value_count += 1
+                    continue
+                columns[key] = group
+            else:
+                columns[key] = value
+        types = tuple(map(type, columns.values()))
+        for frame in self._frames(tuple(columns), types, [(step, time_unix_nano, columns)]):
+            yield record_pb2.Record(metric_frame=frame), 1
 
     def _frames(
         self, keys: tuple[Any, ...], types: tuple[type, ...], rows: list[Any]
@@ -143,6 +189,13 @@ class Encoder:
                 message.doubles.values.extend(column)
             elif kind is bool:
                 message.bools.values.extend(column)
+            elif kind is str:
+                message.texts.values.extend(column)
+            elif kind is Histogram:
+                for histogram in column:
+                    message.histograms.values.add(edges=histogram.edges, counts=histogram.counts)
+            elif kind is record_pb2.MediaGroup:
+                message.media.values.extend(column)
             elif min(column) >= _INT64_MIN and max(column) <= _INT64_MAX:
                 message.int64s.values.extend(column)
             elif len(rows) > 1:
@@ -177,6 +230,27 @@ class Encoder:
         self.refused_row_count += row_count
         if row_count == 0:
             self.refused_value_count += 1
+
+
+def _parts(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cut rows with texts and histograms so that a frame takes half a batch."""
+    part: list[Any] = []
+    size_bytes = 0
+    for row in rows:
+        row_bytes = sum(_size_of(value) for value in row[2].values())
+        if part and size_bytes + row_bytes > BATCH_BYTES_MAX // 2:
+            yield part
+            part, size_bytes = [], 0
+        part.append(row)
+        size_bytes += row_bytes
+    yield part
+
+
+def _size_of(value: Any) -> int:
+    """Return about what a value takes in a frame."""
+    if type(value) is str:
+        return len(value.encode()) + 4
+    return 10 * (len(value.edges) + len(value.counts)) if type(value) is Histogram else 10
 
 
 def _signature(item: Row | Update) -> tuple[tuple[str, ...], tuple[type, ...]] | None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pillion._counts import Counts, Refused
+from pillion._file import Held
 from pillion._messages import Finish, Start, start_request
 from pillion._notice import warn
 from pillion._sender import Sender
@@ -37,7 +38,9 @@ class Link:
         self.refused = Refused()
         """What never came into the queue."""
         self._token, self._start = token, start
-        self._sender = Sender(start, self.rows, self.refused, is_child=is_child)
+        self.held = Held()
+        """What files in the queue take."""
+        self._sender = Sender(start, self.rows, self.refused, self.held, is_child=is_child)
         self._unacked = self._sender.unacked
         self._journal_id = ""
         self._failure_count = 0

@@ -106,12 +106,14 @@ class Run:
         Args:
             data: Names and numbers; nested mappings are flattened with `/`. One-element tensors
                 and arrays are read at once, so they may change afterwards. One on a CUDA device is
-                copied behind the work that makes it, and not waited for.
+                copied behind the work that makes it, and not waited for. Beside numbers: texts, and
+                pillion's `Histogram`, `Table`, `Image`, `Audio`, `Video` and `Html`, or a list of
+                such files.
             step: The x-axis; may repeat and go back. Default: this writer's own count of rows.
             commit: False: keep the values, and the step if one is given, for the next row that is
                 committed; what is given there counts before what was kept.
 
-        What is not a number is left out and counted; so is a row for which there is no room. Only
+        What is none of these is left out and counted; so is a row for which there is no room. Only
         what ends a program passes: a KeyboardInterrupt, a SystemExit or any other BaseException
         that is no Exception, whether a signal's handler or a logged object raised it.
         """
@@ -137,7 +139,12 @@ class Run:
                 self._warn_of_refusal()
                 return
             time_ns = time.time_ns()
-            self._queue.append((step, time_ns, row) if is_plain else row_of(step, time_ns, row))
+            if is_plain:
+                self._queue.append((step, time_ns, row))
+            elif queued := row_of(step, time_ns, dict(row), self._link.held, self._refused):
+                self._queue.append(queued)
+            else:
+                self._refused.rows += 1
         except Exception:  # noqa: BLE001 - telemetry never hurts training
             self._refused.rows += 1
             try:  # noqa: SIM105 - at the end of the stack there is no room for another call
@@ -368,7 +375,7 @@ class Run:
                 if self._rows_max == _CLOSED
                 else "the queue is full"
                 if len(self._queue) >= self._rows_max
-                else "there is no number in it, or its step is none",
+                else "there is nothing in it that can be kept, or its step is none",
             )
 
     def _say_end(self, is_kept: bool) -> None:

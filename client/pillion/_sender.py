@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pillion._batch import Batch, Row, Update, WaitingRow
 from pillion._counts import Counts, Refused
+from pillion._file import Held
 from pillion._messages import Finish, Start, finish_request, start_request
 from pillion._notice import warn
 from pillion._unacked import Unacked
@@ -39,9 +40,15 @@ class Sender:
     """One writer's sender. Public methods may be called from any thread and never raise."""
 
     def __init__(
-        self, start: Start, rows: deque[Any], refused: Refused, *, is_child: bool = False
+        self,
+        start: Start,
+        rows: deque[Any],
+        refused: Refused,
+        held: Held,
+        *,
+        is_child: bool = False,
     ) -> None:
-        self.start, self._rows, self._refused = start, rows, refused
+        self.start, self._rows, self._refused, self._held = start, rows, refused, held
         self._is_child = is_child
         self.encoder: Encoder | None = None
         self.unacked = Unacked(self._lost)
@@ -128,7 +135,7 @@ class Sender:
     def _run(self) -> None:
         from pillion._encoding import Encoder  # noqa: PLC0415 - loads protobuf
 
-        self.encoder = Encoder(self.start.run_id, self.start.writer_id, self._refused)
+        self.encoder = Encoder(self.start.run_id, self.start.writer_id, self._refused, self._held)
         while not self.ended.is_set():
             is_finishing = self.finish is not None  # read before the rows, which come before it
             self._wake.clear()

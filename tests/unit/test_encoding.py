@@ -1,6 +1,8 @@
 """The encoder: rows and updates into batches, and what the sidecar makes of them again."""
 
+import hashlib
 import math
+import random
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -9,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pillion import _encoding
+from pillion import Histogram, Html, _encoding
 from pillion._batch import Row, Update
 from pillion._counts import Refused
 from pillion._encoding import BATCH_BYTES_MAX, KEY_BYTES_MAX, RECORD_BYTES_MAX, Encoder
+from pillion._file import HELD_BYTES_MAX, File, Files, Held
 from pillion.plain import to_plain_dict
 from pillion.v1 import telemetry_service_pb2
+from pillion_sidecar import columns
 from pillion_sidecar.records import (
+    BlobChunk,
     CheckedBatch,
     ConfigUpdate,
     Frame,
@@ -29,7 +34,10 @@ from pillion_sidecar.validation import check_log
 INT64 = st.integers(-(2**63), 2**63 - 1)
 KEYS = st.sampled_from(["loss", "lr", "train/acc", "é", "k" * KEY_BYTES_MAX])
 ROWS = st.builds(
-    Row, INT64, INT64, st.dictionaries(KEYS, st.floats() | INT64 | st.booleans(), min_size=1)
+    Row,
+    INT64,
+    INT64,
+    st.dictionaries(KEYS, st.floats() | INT64 | st.booleans() | st.text(), min_size=1),
 )
 UPDATES = st.builds(
     Update,
@@ -302,3 +310,64 @@ def test_batch_says_what_was_refused_so_far() -> None:
             message = telemetry_service_pb2.LogMetricsRequest.FromString(batch.message).batch
             told.append((message.refused_row_count, message.refused_value_count))
     assert told == [(3, 5), (4, 6)]
+
+
+# Texts, histograms and files.
+
+
+class Broken(File):
+    """Fails when it is encoded."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: ("image/png", 7, lambda: 1 // 0))  # type: ignore[arg-type,return-value]
+
+
+def test_rich_values_share_a_row_with_numbers(encoder: Encoder) -> None:
+    """Each comes back as it was; a file's pieces come before the row that names it."""
+    data = random.Random(0).randbytes(1_200_000)
+    files = Files([Html(data, caption="x"), Html("")])
+    histogram = Histogram(np_histogram=([3, 4], [0, 1, 2]))
+    row = Row(5, 6, {"loss": 0.5, "text": "µ", "weights": histogram, "files": files})
+    batches = encode(encoder, [row, row._replace(values={"loss": 1.0})])
+    assert len(batches) == 3
+    records = [record for batch in batches for record in decode_batch(batch.payload, 0)]
+    chunks = [record for record in records if isinstance(record, BlobChunk)]
+    assert b"".join(chunk.data for chunk in chunks) == data
+    digests = [hashlib.sha256(each).hexdigest() for each in (data, b"")]
+    assert [chunk.sha256 for chunk in chunks] == [*digests[:1] * 3, digests[1]]
+    (found,) = records[4].rows()  # type: ignore[union-attr]
+    assert found == (
+        *(0, 5, 6),
+        {
+            "loss": 0.5,
+            "text": "µ",
+            "weights": columns.Histogram((0, 1, 2), (3, 4)),
+            "files": (
+                columns.Media("text/html", digests[0], len(data), {"caption": "x"}),
+                columns.Media("text/html", digests[1], 0, {}),
+            ),
+        },
+    )
+    assert encoder.row_count == 2
+
+
+def test_a_file_that_cannot_be_encoded_costs_itself_alone() -> None:
+    """It is counted, and gives its room back; the row, and those around it, are kept."""
+    held = Held()
+    encoder = Encoder("run", "w", held=held)
+    assert held.take(14)
+    broken = Files([Broken()])
+    rows = [Row(n, 0, {"a": n, "file": broken} if n else {"file": broken}) for n in range(2)]
+    batches = encode(encoder, [*rows, Row(2, 0, {"a": 2})])
+    assert decode(batches) == [Row(1, 0, {"a": 1}), Row(2, 0, {"a": 2})]
+    assert (encoder.refused_row_count, encoder.refused_value_count) == (1, 2)
+    assert held.take(HELD_BYTES_MAX)
+
+
+def test_long_texts_fill_their_batches(encoder: Encoder) -> None:
+    """No message is too large, and short texts share a frame."""
+    rows = [Row(n, 0, {"text": "x" * 60_000, "also": "y"}) for n in range(40)]
+    rows += [Row(n, 0, {"text": "x", "also": "y"}) for n in range(1000)]
+    batches = encode(encoder, rows)
+    assert decode(batches) == rows
+    assert len(batches) < 10

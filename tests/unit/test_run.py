@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pillion import _run
+from pillion import Histogram, Html, Image, Table, _file, _run
 from pillion._batch import Row, Update
 from pillion._counts import Counts
 from pillion._encoding import Encoder
+from pillion._file import FILE_BYTES_MAX
 from pillion._link import Link
 from pillion._messages import Finish, Start
 from pillion._run import Run, exit_code_of, open_runs
@@ -194,9 +195,9 @@ def test_row_is_copied(run: Run) -> None:
 
 
 def test_value_that_is_no_number_is_left_out_and_counted(run: Run) -> None:
-    """The rest of its row is kept."""
-    run.log({"a": 1.0, "b": "text", "c": None, "d": np.arange(2)})
-    assert values(run) == {"a": 1.0}
+    """The rest of its row is kept; a text is as good as a number."""
+    run.log({"a": 1.0, "b": b"bytes", "c": None, "d": np.arange(2), "e": "text"})
+    assert values(run) == {"a": 1.0, "e": "text"}
     assert run._refused.values == 3
     assert run.counts == Counts(queued=1, refused_values=3)
 
@@ -504,7 +505,7 @@ def test_threads_may_log_at_the_same_time(run: Run) -> None:
     def log_many() -> None:
         begin.wait()
         for number in range(500):
-            run.log({"a": 1.0 if number % 5 else "x"})
+            run.log({"a": 1.0 if number % 5 else b"x"})
 
     threads = [threading.Thread(target=log_many) for _ in range(4)]
     for thread in threads:
@@ -528,6 +529,51 @@ def test_mapping_of_any_kind_is_a_row(run: Run) -> None:
     for row in data:
         run.log(row)
     assert rows(run) == [(step, {"a": 1.0}) for step in range(3)]
+
+
+# Texts, histograms and files.
+
+
+def test_rich_values_are_queued_as_they_are_at_the_call(run: Run) -> None:
+    """Beside numbers, alone or in lists, nested, and without commit; a table as it is now."""
+    image, histogram, table = Image(b"GIF8"), Histogram([1.0]), Table(["a"])
+    run.log({"image": image, "nest": {"text": "µ"}, "table": table}, commit=False)
+    table.add_data(1)
+    run.log({"images": [image, table], "weights": histogram, "loss": 0.5})
+    row = values(run)
+    assert row["image"] == (image,)
+    assert (row["nest/text"], row["weights"], row["loss"]) == ("µ", histogram, 0.5)
+    assert row["images"][0] is image
+    encoded = [row["table"][0].encode(), row["images"][1].encode()]
+    assert encoded == [b'{"columns": ["a"], "data": []}', b'{"columns": ["a"], "data": [[1]]}']
+    assert run._refused.values == 0
+
+
+def test_rich_values_that_cannot_be_taken_are_counted_and_told_once(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the reason, and what to do instead."""
+    odd = (Html(bytes(FILE_BYTES_MAX + 1)), Image(object()), [Image(b"GIF8")] * 300, "x" * 70_000)
+    for value in odd:
+        run.log({"a": 1.0, "odd": value})
+    run.log({"odd": [Image(b"GIF8"), 5]})
+    assert run.counts == Counts(queued=4, refused=1, refused_values=5)
+    (warning, _) = caplog.messages
+    assert "run.log_artifact" in warning
+
+
+def test_files_that_wait_are_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound they are left out and counted; room that the sender gives back is used."""
+    monkeypatch.setattr(_file, "HELD_BYTES_MAX", 10)
+    image = Image(b"GIF8")
+    for _ in range(3):
+        run.log({"image": image, "loss": 1.0})
+    run.log({"image": image})
+    assert [len(row) for _, row in rows(run)] == [2, 2, 1]
+    assert run.counts == Counts(queued=3, refused=1, refused_values=2)
+    list(Encoder("run", "w", held=run._link.held).encode(run._queue))
+    run.log({"image": image})
+    assert len(run._queue) == 4
 
 
 # Definitions and alerts.
