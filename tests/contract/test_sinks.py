@@ -5,6 +5,7 @@ here. What a sink has no place for is said by its harness, with the reason.
 """
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pillion._png import encode_png
+from pillion_sidecar import columns
 from pillion_sidecar import replay as replay_module
 from pillion_sidecar.blobs import Blobs
-from pillion_sidecar.columns import Histogram, Logged, Media, to_column
+from pillion_sidecar.columns import Logged, Media, to_column
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     Alert,
@@ -220,7 +223,7 @@ class WandbHarness:
 
     def open(self) -> Sink:
         """See `Harness`."""
-        self._sink = WandbSink(self._directory)
+        self._sink = WandbSink(self._directory, blobs=Blobs(self._directory / "blobs"))
         return self._sink
 
     def settle(self, sink: Sink) -> None:
@@ -237,7 +240,8 @@ class WandbHarness:
         live = self._sink._live.get(run_id)
         shown = self._directory.glob("wandb/*/*.wandb")
         paths = [Path(live.sdk_run.settings.sync_file)] if live else shown
-        (file,) = (file for file in map(read_wandb_file, paths) if file.run_id == run_id)
+        found = ((path, read_wandb_file(path)) for path in paths)
+        ((path, file),) = (each for each in found if each[1].run_id == run_id)
         # While a run is live, W&B's summary follows its rows; what was set is put right at its end.
         logged = dict.fromkeys(chain(*file.rows), mock.ANY) if live else {}
         return Seen(
@@ -256,12 +260,49 @@ class WandbHarness:
                     row["_step"],
                     row["global_step"],
                     pytest.approx(row["_timestamp"] * 1e9, rel=1e-15),  # a double, in seconds
-                    without_wandbs_own(row),
+                    {
+                        key: from_wandb(value, path.parent / "files")
+                        for key, value in nested(without_wandbs_own(row)).items()
+                    },
                 )
                 for row in file.rows
             ],
             console=file.console,
+            notes=file.notes,
+            alerts=[
+                Alert(title, text, AlertLevel[level], mock.ANY)
+                for title, text, level in file.alerts
+            ],
         )
+
+
+def nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together again what W&B keeps of a value that has parts."""
+    wholes: dict[str, Any] = {}
+    for key, value in row.items():
+        whole, _, part = key.rpartition(".")
+        if f"{whole}._type" in row:
+            wholes.setdefault(whole, {})[part] = value
+        else:
+            wholes[key] = value
+    return wholes
+
+
+def from_wandb(value: Any, folder: Path) -> Any:
+    """Return what was logged for a value in W&B's form; files are read from the run's folder."""
+    if not isinstance(value, dict):
+        return value
+    if value["_type"] == "histogram":
+        return columns.Histogram(tuple(value["bins"]), tuple(value["values"]))
+    names = value.get("filenames") or [value["path"]]
+    captions = value.get("captions") or [value.get("caption")]
+    files = []
+    for name, caption in zip(names, captions, strict=True):
+        data = (folder / name).read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        attributes = {} if caption is None else {"caption": caption}
+        files.append(Media(f"image/{Path(name).suffix[1:]}", digest, len(data), attributes))
+    return tuple(files)
 
 
 def without_wandbs_own(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -624,10 +665,7 @@ def test_what_lies_before_the_cursor_is_ignored(harness: Harness, delivery: Deli
     assert (delivery.sink.position(RUN), delivery.sink.row_count(RUN)) == (4, 1)
 
 
-UPDATED = [harness for harness in HARNESSES if harness is not WandbHarness]
-
-
-@pytest.mark.parametrize("harness_class", UPDATED)
+@every_sink
 @pytest.mark.parametrize("has_ended", [False, True])
 def test_a_run_is_changed_from_outside(
     harness: Harness, delivery: Delivery, has_ended: bool
@@ -650,10 +688,10 @@ def test_a_run_is_changed_from_outside(
     seen = harness.see(RUN)
     assert (seen.project, seen.name, seen.notes) == ("demo", "renamed", "new notes")
     assert (seen.tags, seen.config) == (("b", "c", "d"), {"x": 1, "y": {"z": 2}})
-    assert seen.state is (RunState.FAILED if has_ended else RunState.RUNNING)
+    assert seen.state == (RunState.FAILED if has_ended else RunState.RUNNING)
 
 
-@pytest.mark.parametrize("harness_class", UPDATED)
+@every_sink
 def test_alerts_are_kept(harness: Harness, delivery: Delivery) -> None:
     """In the order in which they came."""
     alerts = [Alert(f"title {number}", "text", AlertLevel.WARN, number) for number in range(4)]
@@ -664,7 +702,19 @@ def test_alerts_are_kept(harness: Harness, delivery: Delivery) -> None:
     assert harness.see(RUN).alerts == alerts
 
 
+def png_of(shade: int) -> bytes:
+    """Make a small image."""
+    return encode_png(np.full((2, 3, 1), shade, np.uint8))
+
+
+def media_of(data: bytes) -> Media:
+    """Describe an image."""
+    return Media("image/png", hashlib.sha256(data).hexdigest(), len(data), {"caption": "x"})
+
+
+IMAGES = [png_of(1), png_of(2)]
 RICH: list[Record] = [
+    *(BlobChunk(media_of(data).sha256, 0, len(data), data) for data in IMAGES),
     Frame(
         0,
         np.array([3, 1]),
@@ -672,10 +722,8 @@ RICH: list[Record] = [
         {
             "loss": np.array([0.5, math.nan]),
             "text": to_column(["", "two\nlines \u2028 and µ"]),
-            "weights": to_column([Histogram((0.0, 0.5, 2.0), (3.0, 4.0))] * 2),
-            "images": to_column(
-                [(Media("image/png", "ab" * 32, 5, {"caption": "x"}),) * n for n in (1, 2)]
-            ),
+            "weights": to_column([columns.Histogram((0.0, 0.5, 2.0), (3.0, 4.0))] * 2),
+            "../images/x": to_column([tuple(map(media_of, IMAGES[:n])) for n in (1, 2)]),
         },
     ),
     frame_of(2, 1.0),
@@ -683,14 +731,15 @@ RICH: list[Record] = [
 ]
 
 
-@pytest.mark.parametrize("harness_class", UPDATED)
+@every_sink
 def test_rich_values_come_back_in_their_rows(harness: Harness, delivery: Delivery) -> None:
     """Texts, histograms and files, beside numbers and across calls, as they were."""
     delivery.start(1, start_of())
-    delivery.apply(RUN, 2, RICH[:1])
-    delivery.apply(RUN, 3, RICH[1:])
+    delivery.apply(RUN, 2, RICH[:3])
+    delivery.apply(RUN, 3, RICH[3:])
+    delivery.finish(4, finish_of())
     delivery.settle()
-    rows = [row for frame in RICH for row in frame.rows()]  # type: ignore[union-attr]
+    rows = [row for frame in RICH if isinstance(frame, Frame) for row in frame.rows()]
     assert harness.comparable(harness.see(RUN).rows) == harness.comparable(rows)
 
 
@@ -717,20 +766,21 @@ def test_the_store_keeps_files_however_their_pieces_come(tmp_path: Path) -> None
     delivery.reopen()
     delivery.apply(RUN, 4, pieces(parts)[2:])
     assert has(parts)
-    delivery.apply(RUN, 5, [*pieces(parts), *RICH[:1]])
+    delivery.apply(RUN, 5, [*pieces(parts), *RICH[:3]])
     delivery.finish(6, finish_of())
     delivery.apply(RUN, 7, pieces(late)[:1])
     assert not has(late)
     with closing(Store(f"sqlite:///{tmp_path}/store.db")) as store:
         assert [len(chunk.data) for chunk in store.chunks(RUN)] == [40_000]
-        assert list(store.files()) == ["ab" * 32] * 3
+        assert list(store.files()) == [media_of(IMAGES[n]).sha256 for n in (0, 0, 1)]
 
 
-def test_the_store_summarizes_metrics_as_they_were_defined(tmp_path: Path) -> None:
+SUMMARIZED = [StoreHarness, WandbHarness]
+
+
+@pytest.mark.parametrize("harness_class", SUMMARIZED)
+def test_metrics_are_summarized_as_they_were_defined(harness: Harness, delivery: Delivery) -> None:
     """Over signatures, types and calls, NaN left out; a name counts before what it begins with."""
-    harness = StoreHarness(tmp_path, lambda _: None)
-    delivery = Delivery(harness)
-    delivery.start(1, start_of())
     kinds = tuple(kind for kind in Summarizing if kind is not Summarizing.NONE)
     defined = [
         MetricDefinition("loss", "epoch", kinds),
@@ -744,13 +794,18 @@ def test_the_store_summarizes_metrics_as_they_were_defined(tmp_path: Path) -> No
         return Frame(ordinal, np.array([0]), np.array([0]), columns)
 
     first = [frame(0, loss=math.nan, a_b=1, a_c=1, plain=3), frame(1, loss=4.0, text="x")]
+    delivery.start(1, start_of())
     delivery.apply(RUN, 2, [*defined, *first])
     delivery.apply(RUN, 3, [frame(2, loss=1, a_b=7), frame(3, loss=-2.5, a_b=5, a_c=1)])
+    delivery.finish(4, finish_of())
+    delivery.settle()
     loss = {"min": -2.5, "max": 4.0, "mean": 2.5 / 3, "last": -2.5, "first": 4.0}
     expected = {"loss": loss, "a/b": {"max": 7}, "plain": 3, "text": "x"}
     assert harness.see(RUN).summary == expected
     delivery.reopen()
-    delivery.apply(RUN, 4, [SummaryUpdate({"loss": 5}), frame(4, a_b=8)])
+    delivery.apply(RUN, 5, [SummaryUpdate({"loss": 5}), frame(4, a_b=8)])
+    delivery.finish(6, finish_of())
+    delivery.settle()
     assert harness.see(RUN).summary == expected | {"loss": 5, "a/b": {"max": 8}}
 
 
@@ -885,3 +940,46 @@ def test_rows_come_back_exactly_once_and_in_order(harness: Harness, delivery: De
         assert harness.comparable(harness.see(run_id).rows) == harness.comparable(expected)
 
     check()
+
+
+TABLE = "application/vnd.pillion.table+json"
+FILES: list[tuple[str, bytes, str]] = [
+    (TABLE, b'{"columns": ["a", "b"], "data": [[1, "x"], [null, 2.5]]}', "table-file"),
+    ("text/html", "<b>µ</b>".encode(), "html-file"),
+    ("audio/wav", b"RIFF....WAVE", "audio-file"),
+    ("video/mp4", b"....ftyp", "video-file"),
+]
+"""A file's type and bytes, and what W&B calls it."""
+
+
+def test_wandb_is_given_files_as_its_own(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """By type, in one row; what the SDK does not take stands there as a text."""
+    harness = WandbHarness(tmp_path, wait_until)
+    delivery = Delivery(harness)
+    odd = [("image/svg+xml", b"<svg/>", ""), ("image/png", b"no image", ""), ("what/ever", b"", "")]
+    described = [
+        Media(kind, hashlib.sha256(data).hexdigest(), len(data), {})
+        for kind, data, _ in [*FILES, *odd]
+    ]
+    chunks: list[Record] = [
+        BlobChunk(media.sha256, 0, len(data), data)
+        for media, (_, data, _) in zip(described, [*FILES, *odd], strict=True)
+    ]
+    lost = Media("text/html", "ab" * 32, 1, {})
+    counts, edges = tuple(map(float, range(1024))), tuple(map(float, range(1025)))
+    values = [*((media,) for media in described), (lost,), columns.Histogram(edges, counts)]
+    row = {f"v{index}": to_column([value]) for index, value in enumerate(values)}
+    delivery.start(1, start_of())
+    delivery.apply(RUN, 2, [*chunks, Frame(0, np.array([0]), np.array([0]), row)])
+    delivery.finish(3, finish_of())
+    (path,) = tmp_path.glob("wandb/*/*.wandb")
+    seen = nested(read_wandb_file(path).rows[0])
+    for index, (kind, data, name) in enumerate(FILES):
+        assert seen[f"v{index}"]["_type"] == name
+        written = (path.parent / "files" / seen[f"v{index}"]["path"]).read_bytes()
+        assert (json.loads(written) == json.loads(data)) if kind == TABLE else (written == data)
+    for index in range(len(FILES), len(values) - 1):
+        assert "does not take" in seen[f"v{index}"]
+    folded = seen[f"v{len(values) - 1}"]
+    assert (len(folded["values"]), sum(folded["values"])) == (512, sum(counts))
+    assert (folded["bins"][:2], folded["bins"][-1]) == ([0, 2], 1024)

@@ -23,26 +23,33 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import SettingsError, SinkError
 from pillion_sidecar.records import (
+    Alert,
+    BlobChunk,
     ConfigUpdate,
     ConsoleLines,
     Frame,
+    MetricDefinition,
     Offset,
     Record,
     RunFinish,
     RunId,
     RunStart,
+    RunUpdate,
     SummaryUpdate,
     TargetMode,
 )
 from pillion_sidecar.sinks import News
 from pillion_sidecar.sinks.wandb_care import Care
 from pillion_sidecar.sinks.wandb_folders import RunFolders
+from pillion_sidecar.sinks.wandb_marks import AlertMarks
 from pillion_sidecar.sinks.wandb_offline import OfflineRun
 from pillion_sidecar.sinks.wandb_online import FINISH_TIMEOUT_S, OnlineRun, Phase
 from pillion_sidecar.sinks.wandb_run import WandbRun
 from pillion_sidecar.sinks.wandb_server import WandbServer
+from pillion_sidecar.sinks.wandb_values import WandbValues
 
 WRITE_INTERVAL_S = 0.5
 """How long wandb-core may hold back what it was given; the worker flushes once a second."""
@@ -80,11 +87,16 @@ class WandbSink:
         directory: Path,
         account: Account | None = None,
         *,
+        blobs: Blobs | None = None,
         send_interval_s: int = SEND_INTERVAL_S,
     ) -> None:
-        """Go on with what is in the directory. Raises SettingsError if wandb is not installed."""
+        """Go on with what is in the directory. Raises SettingsError if wandb is not installed.
+
+        Files of rows are in the blob store, by default the one beside the directory.
+        """
         directory = directory.resolve()
         self._wandb = _import_wandb(directory)
+        self._values = WandbValues(self._wandb, blobs or Blobs(directory.parent / "blobs"))
         self._folders = RunFolders(directory)
         self._directory = directory
         self._account = account
@@ -143,6 +155,14 @@ class WandbSink:
                         run.update_summary(record.values)
                     case ConsoleLines():
                         run.print(record.lines)
+                    case MetricDefinition():
+                        run.define(record)
+                    case Alert():
+                        run.alert(run_id, record)
+                    case BlobChunk():
+                        self._values.take(record)
+                    case RunUpdate():
+                        run.update(record)
                     # A lost range is counted by the store; W&B has no place for it.
             run.cover(offset)
 
@@ -328,6 +348,8 @@ class WandbSink:
             start,
             self._server,
             open_sdk,
+            values=self._values,
+            marks=AlertMarks(self._directory / "alerts" / f"{run_id}.json"),
             care=self._cares[run_id],
             executor=self._executor,
             interval_s=self._send_interval_s,
@@ -347,7 +369,8 @@ class WandbSink:
                 self._failure = error
             self._folders.discard(root)
             raise
-        return OfflineRun(root, sdk_run, self._reopened.get(start.run_id, Offset(0)))
+        earlier_end = self._reopened.get(start.run_id, Offset(0))
+        return OfflineRun(root, sdk_run, earlier_end, self._values)
 
     def _init(self, start: RunStart, entity: str | None, project: str, settings: Any) -> Any:
         return self._wandb.init(

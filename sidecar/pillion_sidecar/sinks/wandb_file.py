@@ -48,6 +48,8 @@ class WandbFile:
     rows: list[dict[str, Any]] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     """Lines that were printed."""
+    alerts: list[tuple[str, str, str]] = field(default_factory=list)
+    """Title, text and level of each."""
     exit_code: int | None = None
 
 
@@ -66,6 +68,9 @@ def read_wandb_file(path: Path) -> WandbFile:
                 file.rows.append(decode_items(record.history.item))
             case "output_logger":
                 file.console += record.output_logger.line.removesuffix("\n").split("\n")
+            case "alert":
+                alert = record.alert
+                file.alerts.append((alert.title, alert.text, alert.level))
             case "exit":
                 file.exit_code = record.exit.exit_code
     return file

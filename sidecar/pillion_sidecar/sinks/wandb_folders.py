@@ -4,6 +4,7 @@
     DIRECTORY/partial/RUN.RANDOM/wandb/run-TIME-RUN/           of one that is sent to a server
     DIRECTORY/finished/RUN.json                                the cursor of one that has ended
     DIRECTORY/aside/RUN.json                                   rows that a server never takes
+    DIRECTORY/alerts/RUN.json                                  marks of alerts that were sent to one
     DIRECTORY/wandb/offline-run-TIME-RUN/                      its folder, where `wandb sync` looks
 
 `deliver` fsyncs the folder, then writes RUN.json: that is the commit, from here on the run is

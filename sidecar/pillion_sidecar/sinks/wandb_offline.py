@@ -14,6 +14,7 @@ from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import Offset, RunFinish
 from pillion_sidecar.sinks.wandb_file import RecordReader
 from pillion_sidecar.sinks.wandb_run import WandbRun, exit_code_of, text_of
+from pillion_sidecar.sinks.wandb_values import WandbValues
 
 END_WAIT_S, END_POLL_S = 30.0, 0.005
 """How long a run's end may take to be in its file; the SDK's `finish` may return before."""
@@ -22,8 +23,8 @@ END_WAIT_S, END_POLL_S = 30.0, 0.005
 class OfflineRun(WandbRun):
     """See `WandbRun`. What is confirmed was read back from the run's file; that is not durable."""
 
-    def __init__(self, root: Path, sdk_run: Any, earlier_end: Offset) -> None:
-        super().__init__(earlier_end)
+    def __init__(self, root: Path, sdk_run: Any, earlier_end: Offset, values: WandbValues) -> None:
+        super().__init__(earlier_end, values)
         self.root, self.sdk_run = root, sdk_run
         self._reader = RecordReader(Path(sdk_run.settings.sync_file))
         self._unconfirmed: deque[int] = deque()
@@ -65,7 +66,8 @@ class OfflineRun(WandbRun):
         """End the run in W&B and return its folder. Raises SinkError if something is missing."""
         exit_code = exit_code_of(finish)
         # Stands against values that were logged since.
-        self.update_summary({**self.summary, **finish.summary})
+        self.summary.update(finish.summary)
+        self.update_summary(self._summary_at_end({}))
         self.sdk_run.finish(exit_code=exit_code)
         deadline_s = time.monotonic() + END_WAIT_S
         self.confirm()
@@ -82,7 +84,7 @@ class OfflineRun(WandbRun):
         return Path(self.sdk_run.settings.sync_dir)
 
     def _log_row(self, ordinal: int, row: dict[str, Any]) -> None:
-        self.sdk_run.log(row, step=ordinal, commit=True)
+        self._give_row(ordinal, row)
         self._unconfirmed.append(ordinal)
 
     def _print_lines(self, lines: Sequence[str]) -> None:

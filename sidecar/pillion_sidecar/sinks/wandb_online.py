@@ -22,8 +22,10 @@ from typing import Any
 from pillion_sidecar.errors import PillionError, SinkError
 from pillion_sidecar.records import Offset, RunFinish, RunStart
 from pillion_sidecar.sinks.wandb_care import Care
+from pillion_sidecar.sinks.wandb_marks import AlertMarks
 from pillion_sidecar.sinks.wandb_run import WandbRun, exit_code_of, inert, text_of
 from pillion_sidecar.sinks.wandb_server import RemoteRun, WandbServer
+from pillion_sidecar.sinks.wandb_values import WandbValues
 
 ROWS_WAITING_MAX = 100_000
 """Rows that are not confirmed; with more the run takes nothing until some are."""
@@ -61,6 +63,8 @@ class OnlineRun(WandbRun):
         server: WandbServer,
         open_sdk: Callable[[str, str], Any],
         *,
+        values: WandbValues,
+        marks: AlertMarks,
         care: Care,
         executor: Executor,
         interval_s: float,
@@ -73,13 +77,15 @@ class OnlineRun(WandbRun):
             start: Its first writer's.
             server: Where it goes.
             open_sdk: Opens the SDK's run for an entity and a project.
+            values: Makes the SDK's values.
+            marks: Of alerts that were sent.
             care: What is known of earlier refusals.
             executor: Does what may wait.
             interval_s: How often rows are sent, and asked for.
             earlier_end: See `WandbRun`.
             after: What has to end before: the SDK knows each id once.
         """
-        super().__init__(earlier_end)
+        super().__init__(earlier_end, values, marks)
         self.phase = Phase.OPENING
         self.failure: SinkError | None = None
         """Why it has failed."""
@@ -207,7 +213,7 @@ class OnlineRun(WandbRun):
         return lambda: self._take_in(remote)
 
     def _end(self, finish: RunFinish) -> Callable[[], None]:
-        self.sdk_run.summary.update(inert({**self._last_values, **self.summary}))
+        self.sdk_run.summary.update(inert(self._summary_at_end(self._last_values)))
         self.sdk_run.finish(exit_code=exit_code_of(finish))
         for _ in range(END_POLLS_MAX):
             remote = self._server.run(*self._place, self._start.run_id)
@@ -257,7 +263,7 @@ class OnlineRun(WandbRun):
             if ordinal > self._remote.last_ordinal and ordinal not in self.care.aside:
                 if not self._under_way:
                     self._moved_s = time.monotonic()
-                self.sdk_run.log(row, step=ordinal, commit=True)
+                self._give_row(ordinal, row)
                 self._under_way.append(ordinal)
 
     def _note_confirmed(self) -> None:
