@@ -337,7 +337,7 @@ def sync(
 ) -> None:
     """Upload offline runs to W&B, each row once however often it is called. Needs no sidecar."""
     from pillion_sidecar import uploads  # noqa: PLC0415 - only this command needs it
-    from pillion_sidecar.sync import Outcome  # noqa: PLC0415 - as above
+    from pillion_sidecar.sync import Outcome, SyncState  # noqa: PLC0415 - as above
 
     outcomes: list[Outcome] = []
     with (
@@ -346,7 +346,8 @@ def sync(
             transient=True, disable=as_json or not sys.stdout.isatty(), console=_console()
         ) as bar,
     ):
-        folders = uploads.chosen_folders(load(data_dir=data_dir).wandb_dir, runs or [])
+        settings = load(data_dir=data_dir)
+        folders = uploads.chosen_folders(settings.wandb_dir, runs or [])
         to = uploads.destination(os.environ, base_url, entity) if folders else None
         task = bar.add_task("", total=None)
 
@@ -354,9 +355,9 @@ def sync(
             name = f"{escape(folder.name)} ({len(outcomes) + 1} of {len(folders)})"
             bar.update(task, description=name, completed=arrived, total=row_count or None)
 
-        for outcome in uploads.upload(folders, to, show) if to else ():
+        for outcome in uploads.upload(folders, to, settings.store_url, show) if to else ():
             outcomes.append(outcome)
-            if not as_json:
+            if not as_json and (runs or outcome.state is not SyncState.PRESENT):
                 bar.console.print(user_text(outcome.sentence), soft_wrap=True)
     if as_json:
         print(json.dumps(uploads.as_json(folders, outcomes), indent=2, ensure_ascii=False))

@@ -11,16 +11,12 @@ Imports wandb, so it is for the command line's process, never for the sidecar's.
 """
 
 import fcntl
-import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,19 +25,14 @@ from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import RunId
 from pillion_sidecar.sinks.wandb_copy import write_rest
 from pillion_sidecar.sinks.wandb_file import RecordReader
+from pillion_sidecar.sinks.wandb_folders import is_synced, run_id_of
 from pillion_sidecar.sinks.wandb_server import RemoteRun, WandbServer
+from pillion_sidecar.sync_process import WandbSync
 
-POLL_S = 1.0
-"""How often the server is asked how far it has come."""
 AWAY_MAX_S = 30.0
 """An upload is given up when the server could not be asked for so long."""
 END_POLLS_MAX, END_POLL_S = 40, 0.25
 """How often, and after what pause, the server is asked whether it has all."""
-OUTPUT_BYTES_MAX = 1 << 16
-"""Of what `wandb sync` prints that is read."""
-
-MISTAKES_MAX, MISTAKE_CHARACTERS_MAX = 3, 300
-"""Of what went wrong that is told."""
 
 _NEXT_STEPS = {
     "WANDB_KEY_REFUSED": "Run `wandb login --relogin` or set another WANDB_API_KEY.",
@@ -49,11 +40,6 @@ _NEXT_STEPS = {
 }
 """What to do after an error of the server, where that is not the same as for online runs."""
 _LIVE_STATES = ("running", "pending", "")
-_PLACES = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
-_MISTAKE = re.compile(r"^(?:wandb: ERROR|Error:) +(?:\[\S*\] +)?(.*\S)", re.MULTILINE)
-_PASSING = ("api: HTTP error", "sender: sendAlert")
-"""Errors in its log that lose nothing: one that is tried again, and an alert."""
-_URL = re.compile(r"https?://\S+/runs/\S+")
 
 
 class SyncState(StrEnum):
@@ -84,23 +70,14 @@ Progress = Callable[[int, int], None]
 """Called with how many rows have arrived, and how many there are."""
 
 
-def offline_folders(directory: Path) -> dict[RunId, Path]:
-    """Return the folders of offline runs that have ended, in the W&B sink's directory."""
-    folders = sorted((directory / "wandb").glob("offline-run-*"))
-    return {_run_id_of(folder): folder for folder in folders}
-
-
-def is_synced(folder: Path) -> bool:
-    """Tell whether a folder was uploaded, as `wandb sync` tells it."""
-    return any(folder.glob("*.wandb.synced"))
-
-
 def sync_folder(
     folder: Path,
     base_url: str,
     key: str,
     entity: str = "",
     on_progress: Progress = lambda *_: None,
+    *,
+    program: str = "",
 ) -> Outcome:
     """Upload a folder, or go on with an upload that was interrupted. Blocks; may be called again.
 
@@ -110,14 +87,22 @@ def sync_folder(
         key: Whose runs they will be. It is in the environment of `wandb sync` and nowhere else.
         entity: The user or team; empty: the one that the run names, else the key's own.
         on_progress: See `Progress`; called by this thread.
+        program: What the run's trainer ran; else W&B would show `wandb sync` itself.
     """
-    run_id = _run_id_of(folder)
+    run_id = run_id_of(folder)
     try:
         with _locked(folder) as lock:
             if is_synced(folder):
                 return Outcome(run_id, SyncState.PRESENT, f"Run {run_id} was synced before.")
-            upload = _Upload(folder, base_url, key, entity, on_progress)
-            return upload.run(lock)
+            upload = _Upload(folder, WandbServer(base_url, key), entity, on_progress)
+            # Here and not in a temporary directory: after a kill the next attempt tidies up.
+            staging = folder / "sync"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            try:
+                return upload.run(WandbSync(staging, base_url, key, program), staging, lock)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
     except SinkError as error:
         sentence = str(error)
         if next_step := _NEXT_STEPS.get(error.reason):
@@ -134,11 +119,10 @@ class _Upload:
     """One upload of one folder, which the caller has locked."""
 
     def __init__(
-        self, folder: Path, base_url: str, key: str, entity: str, on_progress: Progress
+        self, folder: Path, server: WandbServer, entity: str, on_progress: Progress
     ) -> None:
-        self._folder, self._key, self._on_progress = folder, key, on_progress
-        self._run_id = _run_id_of(folder)
-        self._server = WandbServer(base_url, key)
+        self._folder, self._server, self._on_progress = folder, server, on_progress
+        self._run_id = run_id_of(folder)
         self._path = next(folder.glob("*.wandb"), folder / "run.wandb")
         self._inode = self._path.stat().st_ino
         self._steps: list[int] = []
@@ -150,30 +134,24 @@ class _Upload:
                 case "history":
                     self._steps.append(record.history.step.num)
         self._entity = entity
+        self._away_since_s: float | None = None
 
-    def run(self, lock: int) -> Outcome:
+    def run(self, process: WandbSync, staging: Path, lock: int) -> Outcome:
         """Do it. Raises SinkError, DiskError, OSError."""
         self._entity = self._entity or self._server.viewer()
-        remote = self._ask()
-        # Here and not in a temporary directory, so that the next attempt tidies up after a kill.
-        staging = self._folder / "sync"
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
-            output = self._wandb_sync(self._stage(staging, remote), staging, lock)
-            self._verify(_mistakes(output, staging))
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        staged = self._stage(staging, self._ask())
+        # The lock too, so that who comes after a kill waits for the end of this process.
+        process.run(staged, self._entity, [lock], self._watch)
+        self._verify(process.mistakes())
         if self._path.stat().st_ino != self._inode:
             raise SinkError(
                 f"Run {self._run_id} has gone on meanwhile. Sync it again.", reason="SYNC_OUTDATED"
             )
         self._path.with_name(f"{self._path.name}.synced").touch()
-        url = found[0] if (found := _URL.search(output)) else ""
-        rows = f"{len(self._steps):,} row{'s' * (len(self._steps) != 1)}"
+        row_count, url = len(self._steps), process.url()
+        rows = f"{row_count:,} row{'s' * (row_count != 1)}"
         sentence = f"Run {self._run_id} is at W&B, with {rows}. {url}".strip()
-        return Outcome(
-            self._run_id, SyncState.SYNCED, sentence, row_count=len(self._steps), url=url
-        )
+        return Outcome(self._run_id, SyncState.SYNCED, sentence, row_count=row_count, url=url)
 
     def _ask(self) -> RemoteRun:
         remote = self._server.run(self._entity, self._project, self._run_id)
@@ -194,37 +172,15 @@ class _Upload:
         )
         return folder
 
-    def _wandb_sync(self, folder: Path, staging: Path, lock: int) -> str:
-        """Run `wandb sync` to its end; return what it prints."""
-        command = [sys.executable, "-m", "wandb", "sync", str(folder), "--entity", self._entity]
-        path = staging / "output"
-        away_since_s: float | None = None
-        with path.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=staging,
-                env=_environment(os.environ, self._server.base_url, self._key, staging),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[lock],  # so that who comes after a kill waits for the end of this one too
-            )
+    def _watch(self) -> None:
+        """Show how far it has come. Raises SinkError once the server is away for long."""
         try:
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(POLL_S)
-                    return path.read_bytes()[-OUTPUT_BYTES_MAX:].decode(errors="replace")
-                try:
-                    self._ask()
-                    away_since_s = None
-                except SinkError:
-                    away_since_s = away_since_s or time.monotonic()
-                    if time.monotonic() - away_since_s > AWAY_MAX_S:
-                        raise
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            self._ask()
+            self._away_since_s = None
+        except SinkError:
+            self._away_since_s = self._away_since_s or time.monotonic()
+            if time.monotonic() - self._away_since_s > AWAY_MAX_S:
+                raise
 
     def _verify(self, mistakes: list[str]) -> None:
         """Raise SinkError if something went wrong, or if the server lacks a row or the end."""
@@ -243,21 +199,6 @@ class _Upload:
         )
 
 
-def _mistakes(output: str, staging: Path) -> list[str]:
-    """Return what `wandb sync` says went wrong; of artifacts and files only its log does."""
-    found = _MISTAKE.findall(output)
-    for path in () if found else staging.glob("wandb/logs/debug-sync*.log"):
-        for line in path.read_text(errors="replace").splitlines():
-            entry = json.loads(line)
-            if entry["level"] == "ERROR" and not entry["msg"].startswith(_PASSING):
-                found.append(entry["msg"])
-    return [text[:MISTAKE_CHARACTERS_MAX] for text in found[:MISTAKES_MAX]]
-
-
-def _run_id_of(folder: Path) -> RunId:
-    return RunId(folder.name.split("-", 3)[3])
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
     """Hold the folder. Raises SinkError if somebody else uploads it."""
@@ -267,26 +208,9 @@ def _locked(folder: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SinkError(
-                f"Run {_run_id_of(folder)} is being synced by another process. Wait for that.",
+                f"Run {run_id_of(folder)} is being synced by another process. Wait for that.",
                 reason="SYNC_BUSY",
             ) from None
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _environment(
-    environ: Mapping[str, str], base_url: str, key: str, directory: Path
-) -> dict[str, str]:
-    """Return the environment of `wandb sync`: none of the user's settings for runs, and our key."""
-    kept = {k: v for k, v in environ.items() if not k.startswith(("WANDB_", "PILLION_"))}
-    places = dict.fromkeys(_PLACES, str(directory))
-    return (
-        kept
-        | places
-        | {
-            "WANDB_API_KEY": key,
-            "WANDB_BASE_URL": base_url,
-            "WANDB_ERROR_REPORTING": "false",
-        }
-    )

@@ -4,14 +4,17 @@ The upload of one run is done by `sync.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pillion_sidecar.errors import SettingsError, StateError
+from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.records import RunId
-from pillion_sidecar.sync import Outcome, SyncState, offline_folders, sync_folder
+from pillion_sidecar.sinks.wandb_folders import offline_folders, run_id_of
+from pillion_sidecar.store import Store
+from pillion_sidecar.sync import Outcome, SyncState, sync_folder
 from pillion_sidecar.wandb_keys import DEFAULT_BASE_URL, find_key, netrc_path_of
 
 _REASONS_FOR_ALL = ("WANDB_KEY_REFUSED", "WANDB_AWAY")
@@ -53,18 +56,28 @@ def chosen_folders(directory: Path, run_ids: Sequence[str]) -> list[Path]:
 
 
 def upload(
-    folders: Sequence[Path], to: Destination, on_progress: Callable[[Path, int, int], None]
+    folders: Sequence[Path],
+    to: Destination,
+    store_url: str,
+    on_progress: Callable[[Path, int, int], None],
 ) -> Iterator[Outcome]:
     """Upload folders one after the other; yield what became of each. Ends early if none can go.
 
     Args:
         folders: What to upload.
         to: Where to.
+        store_url: The store, which knows what else W&B is to be told of a run; it may be missing.
         on_progress: Called with the folder, how many of its rows have arrived, and how many it has.
     """
     for folder in folders:
-        show = partial(on_progress, folder)
-        outcome = sync_folder(folder, to.base_url, to.key, to.entity, show)
+        outcome = sync_folder(
+            folder,
+            to.base_url,
+            to.key,
+            to.entity,
+            partial(on_progress, folder),
+            program=_program_of(store_url, run_id_of(folder)),
+        )
         yield outcome
         if outcome.reason in _REASONS_FOR_ALL:
             return
@@ -94,3 +107,12 @@ def as_json(folders: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str, A
         "run_count": len(folders),
         "runs": [asdict(outcome) for outcome in outcomes],
     }
+
+
+def _program_of(store_url: str, run_id: RunId) -> str:
+    try:
+        with closing(Store(store_url)) as store:
+            run = store.run(run_id)
+    except PillionError:
+        return ""
+    return run.environment.program if run else ""

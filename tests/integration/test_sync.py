@@ -114,7 +114,7 @@ def assert_is_there(server: WandbServer, run_id: str, entity: str = USER) -> Non
     assert run.summary["loss"] == (ROW_COUNT - 1) / 4
     assert b"<b>" in run.files[run.rows[-1]["page"]["path"]]
     assert [line.split(" ", 1)[1] for line in run.console] == ["printed"]
-    assert run.keys == {KEY}
+    assert (run.keys, run.program) == ({KEY}, "unknown")  # and not `wandb sync`
     (artifact,) = server.artifacts.named("adapter")
     assert server.artifacts.files(artifact) == {"weights": b"w" * 1000}
 
@@ -209,7 +209,8 @@ def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
         chosen_folders(data_dir / "wandb", ["run-9"])
 
     def outcomes(key: str, entity: str = "") -> list[Outcome]:
-        return list(upload(folders, Destination(server.base_url, key, entity), lambda *_: None))
+        to = Destination(server.base_url, key, entity)
+        return list(upload(folders, to, f"sqlite:///{data_dir}/store.db", lambda *_: None))
 
     (outcome,) = outcomes("x" * 40)
     assert outcome.reason == "WANDB_KEY_REFUSED"

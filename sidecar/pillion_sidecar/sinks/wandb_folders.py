@@ -96,7 +96,7 @@ class RunFolders:
     def _show(self, run_id: RunId, folder: Path) -> None:
         root = folder.parent.parent
         for earlier in self._shown.glob("offline-run-*"):
-            if earlier.name.split("-", 3)[3] == run_id:
+            if run_id_of(earlier) == run_id:
                 for state in earlier.glob("*.syncstate"):  # else `wandb sync` would send rows twice
                     shutil.copy2(state, folder)
                 earlier.rename(root / earlier.name)
@@ -112,6 +112,22 @@ def finished_runs(directory: Path) -> dict[RunId, Finished]:
         RunId(path.stem): Finished(**json.loads(path.read_bytes()))
         for path in (directory / "finished").glob("*.json")
     }
+
+
+def offline_folders(directory: Path) -> dict[RunId, Path]:
+    """Return the folders of offline runs that have ended."""
+    folders = sorted((directory / "wandb").glob("offline-run-*"))
+    return {run_id_of(folder): folder for folder in folders}
+
+
+def run_id_of(folder: Path) -> RunId:
+    """Return whose folder it is, by its name."""
+    return RunId(folder.name.split("-", 3)[3])
+
+
+def is_synced(folder: Path) -> bool:
+    """Tell whether a folder was uploaded, as `wandb sync` tells it."""
+    return any(folder.glob("*.wandb.synced"))
 
 
 def _fsync(path: Path) -> None:

@@ -1,0 +1,102 @@
+"""`wandb sync` as a process: how it is started, watched, and what it says went wrong.
+
+Its exit code is 0 whatever happened, so what it prints is read, and its log.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+POLL_S = 1.0
+"""How often who waits for it is asked whether to go on."""
+OUTPUT_BYTES_MAX = 1 << 16
+"""Of what it prints that is read."""
+MISTAKES_MAX, MISTAKE_CHARACTERS_MAX = 3, 300
+"""Of what went wrong that is told."""
+
+_PLACES = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
+_MISTAKE = re.compile(r"^(?:wandb: ERROR|Error:) +(?:\[\S*\] +)?(.*\S)", re.MULTILINE)
+_PASSING = ("api: HTTP error", "sender: sendAlert")
+"""Errors in its log that lose nothing: one that is tried again, and an alert."""
+_URL = re.compile(r"https?://\S+/runs/\S+")
+
+
+class WandbSync:
+    """One run of `wandb sync`."""
+
+    def __init__(self, directory: Path, base_url: str, key: str, program: str) -> None:
+        """Prepare it.
+
+        Args:
+            directory: Where it may leave what it likes.
+            base_url: The server.
+            key: It is in the environment of the process, and nowhere else.
+            program: What W&B is to show as the run's program; else it would be `wandb sync`.
+        """
+        self._directory = directory
+        self._output = directory / "output"
+        # None of the user's settings, which are meant for runs of another kind.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PILLION_"))}
+        self._environment = {
+            **kept,
+            **dict.fromkeys(_PLACES, str(directory)),
+            "WANDB_API_KEY": key,
+            "WANDB_BASE_URL": base_url,
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_PROGRAM": program or "unknown",
+        }
+
+    def run(
+        self, folder: Path, entity: str, descriptors: Sequence[int], on_wait: Callable[[], None]
+    ) -> None:
+        """Upload a folder; return when the process has ended. It is killed if `on_wait` raises.
+
+        Args:
+            folder: The run's.
+            entity: Where it goes.
+            descriptors: Which the process holds open while it lives.
+            on_wait: Called every `POLL_S`.
+        """
+        with self._output.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "wandb", "sync", str(folder), "--entity", entity],
+                cwd=self._directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=descriptors,
+            )
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
+                    return
+                on_wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def mistakes(self) -> list[str]:
+        """Return what went wrong; of artifacts and files only its log tells that."""
+        found = _MISTAKE.findall(self._printed())
+        for path in () if found else self._directory.glob("wandb/logs/debug-sync*.log"):
+            for line in path.read_text(errors="replace").splitlines():
+                entry = json.loads(line)
+                if entry["level"] == "ERROR" and not entry["msg"].startswith(_PASSING):
+                    found.append(entry["msg"])
+        return [text[:MISTAKE_CHARACTERS_MAX] for text in found[:MISTAKES_MAX]]
+
+    def url(self) -> str:
+        """Return the run's page at W&B, as it has said it; else nothing."""
+        found = _URL.search(self._printed())
+        return found[0] if found else ""
+
+    def _printed(self) -> str:
+        return self._output.read_bytes()[-OUTPUT_BYTES_MAX:].decode(errors="replace")
