@@ -123,7 +123,7 @@ def environment(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PILLION_", "WANDB_"))
     }
-    return kept | more
+    return kept | {"NETRC": os.devnull} | more  # nor with a key that `wandb login` has left
 
 
 def pids_below(pid: int) -> Sequence[int]:

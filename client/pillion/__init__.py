@@ -9,6 +9,7 @@ The same by module: `pillion.log`, `pillion.config`, `pillion.summary` and `pill
 run that was started last.
 """
 
+from pillion._configure import ConfigureError, WandbSetup, configure
 from pillion._counts import Counts
 from pillion._histogram import Histogram
 from pillion._init import alert, define_metric, finish, init, log, of_current_run
@@ -21,6 +22,7 @@ from pillion.address import AddressError
 __all__ = [
     "AddressError",
     "Audio",
+    "ConfigureError",
     "Counts",
     "Histogram",
     "Html",
@@ -29,9 +31,11 @@ __all__ = [
     "Run",
     "Table",
     "Video",
+    "WandbSetup",
     "__version__",
     "alert",
     "config",
+    "configure",
     "define_metric",
     "finish",
     "init",

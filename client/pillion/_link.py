@@ -52,6 +52,10 @@ class Link:
         self.next_ordinal = 0
         self.project = self.name = ""
         """As the sidecar has them; empty: it has not told."""
+        self.url = ""
+        """The run's page at W&B; empty: there is none, or it is not known yet."""
+        self.stop_reason = ""
+        """Who asks this trainer to stop, and why; empty: nobody does."""
         self.problem = ""
         """Why there is no connection, for people."""
         self.refusal = ""
@@ -123,7 +127,7 @@ class Link:
 
         address = Address.parse(self.address)
         address.check_directory()
-        with grpc.insecure_channel(str(address), options=_channel_options(address)) as channel:
+        with grpc.insecure_channel(str(address), options=channel_options(address)) as channel:
             metadata = (("authorization", f"Bearer {self._token}"),) if self._token else ()
             stub: Any = pb2_grpc.TelemetryServiceStub(channel)  # type: ignore[no-untyped-call]
             # What the user wants of an existing run is asked once; coming back is always allowed.
@@ -149,7 +153,7 @@ class Link:
                 for response in log_metrics(
                     self._messages(lost, is_over), metadata=metadata + writer
                 ):
-                    self._on_ack(response.acked_sequence)
+                    self._on_response(response)
             finally:
                 is_over.set()
                 with self._unacked.changed:
@@ -207,10 +211,12 @@ class Link:
                 yield message
                 sequence += 1
 
-    def _on_ack(self, sequence: int) -> None:
+    def _on_response(self, response: Any) -> None:
         self._sender.hear()
         self._note_progress()
-        self._unacked.ack(sequence)
+        self.url = response.url or self.url
+        self.stop_reason = response.stop_reason if response.should_stop else ""
+        self._unacked.ack(response.acked_sequence)
 
     def _note_progress(self) -> None:
         """The sidecar takes what it is sent: what was wrong before is over."""
@@ -257,7 +263,8 @@ _FINAL_CODES = (
 """Refusals of a start that trying again does not mend."""
 
 
-def _channel_options(address: Address) -> list[tuple[str, int]]:
+def channel_options(address: Address) -> list[tuple[str, int]]:
+    """Return how a channel to the sidecar is to be made."""
     options = [
         ("grpc.enable_http_proxy", 0),  # a proxy would be handed our token
         ("grpc.use_local_subchannel_pool", 1),  # our own pauses, not those of a former channel

@@ -94,6 +94,21 @@ class Run:
         return self._link.project or str(self._start.fields["project"]) or "uncategorized"
 
     @property
+    def url(self) -> str:
+        """Its page at W&B; empty offline, and until the sidecar has told."""
+        return self._link.url
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asks it to stop, as by the Stop button of W&B's page. It need not."""
+        return bool(self._link.stop_reason)
+
+    @property
+    def stop_reason(self) -> str:
+        """Who asks it to stop, and why; empty: nobody does."""
+        return self._link.stop_reason
+
+    @property
     def counts(self) -> Counts:
         """How many rows are where, exactly."""
         return self._link.counts()
@@ -392,6 +407,8 @@ class Run:
                 f"pillion: run {self.name} ({self.id}) {link.final_state.lower()}: "
                 f"{counts.acked:,} rows on the sidecar's disk"
             )
+            if link.url:
+                self._say(f"pillion: at W&B: {link.url}")
         elif not counts.queued + counts.unacked + counts.spooled:
             warn(
                 "pillion: all %d rows of run %s are on the sidecar's disk, but its end could not "

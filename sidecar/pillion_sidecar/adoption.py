@@ -31,7 +31,7 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import DiskError, LimitError, PeerError, StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.metrics import ADOPTED_FILES
-from pillion_sidecar.records import CheckedBatch, RunFinish, RunId, RunState, WriterId
+from pillion_sidecar.records import CheckedBatch, RunFinish, RunId, RunStart, RunState, WriterId
 from pillion_sidecar.validation import check_finish, check_log, check_start, decode
 
 SCAN_INTERVAL_S = 1.0
@@ -59,7 +59,11 @@ class Adoption:
     """Watches one spool directory. Its public methods may be called from any thread."""
 
     def __init__(
-        self, directory: Path, journal: Journal, on_taken: Callable[[RunId, WriterId], Any]
+        self,
+        directory: Path,
+        journal: Journal,
+        on_taken: Callable[[RunId, WriterId], Any],
+        complete: Callable[[RunStart], RunStart] = lambda start: start,
     ) -> None:
         """Make one.
 
@@ -68,8 +72,10 @@ class Adoption:
             journal: Where they go.
             on_taken: Called in this thread with each writer that is taken over, at the beginning
                 and at the end: nobody else has to look after it.
+            complete: Puts into a start what its writer leaves to the sidecar.
         """
         self._directory, self._journal, self._on_taken = directory, journal, on_taken
+        self._complete = complete
         self._stopping = threading.Event()
         self._state = SpoolState(str(directory))
         self._trouble = ""
@@ -154,7 +160,7 @@ class Adoption:
         if first is not None:
             if first.kind is not Kind.START:
                 raise SpoolFormatError("it does not begin with the start of a writer")
-            writer = _Writer(self._journal, self._wait_for, first)
+            writer = _Writer(self._journal, self._wait_for, self._complete, first)
             self._on_taken(writer.run_id, writer.writer_id)
             try:
                 for record in records:
@@ -221,10 +227,12 @@ class _Writer:
         self,
         journal: Journal,
         wait_for: Callable[[Callable[[], Future[Any]]], Any],
+        complete: Callable[[RunStart], RunStart],
         first: Record,
     ) -> None:
         request = decode(first.payload, pb2.StartRunRequest)
-        self._journal, self._wait_for, self._start = journal, wait_for, check_start(request)
+        self._journal, self._wait_for = journal, wait_for
+        self._start = complete(check_start(request))
         self.run_id, self.writer_id = self._start.run_id, self._start.writer_id
         self._in_flight: deque[tuple[CheckedBatch, Future[int]]] = deque()
         self._finish: pb2.FinishRunRequest | None = None

@@ -16,6 +16,7 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
 from pillion_sidecar import answers
 from pillion_sidecar.errors import PillionError, SettingsError
+from pillion_sidecar.pages import Pages
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.store import Store
 
@@ -68,17 +69,30 @@ class Asker:
         """Ask `ListRuns`."""
         if self.is_sidecar:
             return self._call("ListRuns", request, pb2.ListRunsResponse)
-        return self._read(lambda store: answers.list_runs(store, request))
+        response = self._read(lambda store: answers.list_runs(store, request))
+        Pages(self._settings.pages_path).show(response.runs)
+        return response
 
     def compare(self, request: pb2.CompareRequest) -> pb2.CompareResponse:
         """Ask `Compare`."""
         if self.is_sidecar:
             return self._call("Compare", request, pb2.CompareResponse)
-        return self._read(lambda store: answers.compare_runs(store, request))
+        response = self._read(lambda store: answers.compare_runs(store, request))
+        pages = Pages(self._settings.pages_path)
+        pages.show(response.runs)
+        response.url = pages.comparison_url(response.runs)
+        return response
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""
         return self._call("GetStatus", request, pb2.GetStatusResponse)
+
+    def configure(self, request: pb2.ConfigureRequest) -> pb2.ConfigureResponse:
+        """Ask `Configure`, which only a sidecar can answer, and its owner may."""
+        if self._settings.address.path is None and self._settings.admin_token_path.exists():
+            token = self._settings.admin_token_path.read_text(encoding="ascii").strip()
+            self._metadata = (("authorization", f"Bearer {token}"),)
+        return self._call("Configure", request, pb2.ConfigureResponse)
 
     def call(self, method: str, request: Message) -> Any:
         """Call a unary RPC, which only a sidecar can answer."""

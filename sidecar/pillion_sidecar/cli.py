@@ -8,22 +8,29 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress as ProgressBar
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar import logs, rendering, spooled_files, waiting
-from pillion_sidecar.asking import Asker
+from pillion_sidecar.cli_common import (
+    DataDir,
+    Json,
+    Listen,
+    asking,
+    make_console,
+    refusals_told,
+    show,
+)
+from pillion_sidecar.cli_wandb import configure
 from pillion_sidecar.doctor import Verdict, examine, findings_view
 from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.records import RunId
@@ -37,8 +44,6 @@ EXIT_TIMEOUT = 3
 """Of `wait`: not everything was there in time."""
 EXIT_UNSAFE = 4
 """Of `status` and `wait`: something was refused or dropped, or nothing new is taken in."""
-PIPED_WIDTH = 1000
-"""Columns of a table that no terminal shows: enough to cut nothing."""
 
 app = typer.Typer(
     help="Keeps what training jobs log, and owns their Weights & Biases runs.",
@@ -53,6 +58,7 @@ spool_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(spool_app, name="spool")
+app.command()(configure)
 
 SpoolDir = Annotated[
     Path | None, typer.Option(help="Where the files are. [PILLION_SPOOL_DIR]", show_default=False)
@@ -60,12 +66,6 @@ SpoolDir = Annotated[
 Files = Annotated[
     list[Path] | None, typer.Argument(help="Paths, or names in the directory.", metavar="FILE...")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept. [PILLION_DATA_DIR]")]
-Listen = Annotated[
-    str | None,
-    typer.Option("--address", help="The sidecar: unix:PATH or HOST:PORT. [PILLION_ADDRESS]"),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
@@ -75,7 +75,21 @@ def serve(
         str | None, typer.Option(help="unix:PATH, or HOST:PORT on loopback. [PILLION_LISTEN]")
     ] = None,
     wandb_mode: Annotated[
-        WandbMode | None, typer.Option(help="`offline` writes W&B's files; `disabled` does not.")
+        WandbMode | None,
+        typer.Option(help="Where runs go; `auto`: online where there is a key, else offline."),
+    ] = None,
+    wandb_project: Annotated[
+        str | None, typer.Option(help="The project of runs that name none.")
+    ] = None,
+    wandb_entity: Annotated[str | None, typer.Option(help="The W&B team or user.")] = None,
+    wandb_base_url: Annotated[
+        str | None, typer.Option(help="The W&B server. [WANDB_BASE_URL]")
+    ] = None,
+    wandb_api_key_file: Annotated[
+        Path | None, typer.Option(help="Holds the W&B key. [else WANDB_API_KEY, ~/.netrc]")
+    ] = None,
+    wandb_send_interval_s: Annotated[
+        int | None, typer.Option(help="How often rows are sent to W&B, in seconds.")
     ] = None,
     spool_dir: Annotated[
         Path | None, typer.Option(help="Where trainers leave what no sidecar took.")
@@ -111,12 +125,17 @@ def serve(
     # Only this command needs it.
     from pillion_sidecar.server import EXIT_HELD, HeldError, Sidecar  # noqa: PLC0415
 
-    with _refusals_told():
+    with refusals_told():
         settings = load(
             settings_file,
             data_dir=data_dir,
             listen=listen,
             wandb_mode=wandb_mode,
+            wandb_project=wandb_project,
+            wandb_entity=wandb_entity,
+            wandb_base_url=wandb_base_url,
+            wandb_api_key_file=wandb_api_key_file,
+            wandb_send_interval_s=wandb_send_interval_s,
             spool_dir=spool_dir,
             drain_timeout_s=drain_timeout_s,
             disk_reserve_bytes=disk_reserve_bytes,
@@ -129,7 +148,7 @@ def serve(
 
         def on_ready(sidecar: Sidecar) -> None:
             print(f"pillion {__version__} listens at {sidecar.address}")
-            print(f"data is kept in {settings.data_dir}; W&B is {settings.wandb_mode}")
+            print(f"data is kept in {settings.data_dir}; W&B is {sidecar.wandb_mode}")
             if settings.address.path is None:
                 token = f"PILLION_TOKEN=$(cat {settings.token_path})"
                 print(f"for trainers: export PILLION_ADDRESS={sidecar.address} {token}")
@@ -184,7 +203,7 @@ def run(
         "tags": tag,
         "notes": notes,
     }
-    with _refusals_told():
+    with refusals_told():
         listen = address or os.environ.get("PILLION_ADDRESS")
         settings = load(listen=listen, data_dir=data_dir, wandb_mode=wandb_mode)
         raise typer.Exit(run_as_run(command, settings, options, quiet=quiet))
@@ -198,9 +217,9 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Tell whether the data is safe: on disk, and in each sink."""
-    with _asking(address, data_dir) as ask:
+    with asking(address, data_dir) as ask:
         response = ask.status(pb2.GetStatusRequest(run_id=run))
-    _show(status_view(response), status_json(response), as_json=as_json)
+    show(status_view(response), status_json(response), as_json=as_json)
     if not response.is_safe:
         raise typer.Exit(EXIT_UNSAFE)
 
@@ -225,9 +244,9 @@ def wait(
     target = waiting.Target(tuple(runs or ()), sink, delivered_only)
     progress = waiting.Progress()
     with (
-        _asking(address, data_dir) as ask,
+        asking(address, data_dir) as ask,
         ProgressBar(
-            transient=True, disable=as_json or not sys.stdout.isatty(), console=_console()
+            transient=True, disable=as_json or not sys.stdout.isatty(), console=make_console()
         ) as bar,
     ):
         task = bar.add_task("", total=None)
@@ -255,10 +274,10 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check the set-up and say what to mend. Works without a sidecar too."""
-    with _refusals_told():
+    with refusals_told():
         listen = address or os.environ.get("PILLION_ADDRESS")
         findings = list(examine(load(listen=listen, data_dir=data_dir)))
-    _show(findings_view(findings), {"findings": [asdict(one) for one in findings]}, as_json=as_json)
+    show(findings_view(findings), {"findings": [asdict(one) for one in findings]}, as_json=as_json)
     if any(one.verdict is Verdict.FAIL for one in findings):
         raise typer.Exit(1)
 
@@ -272,7 +291,7 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List runs, the latest first. Works without a sidecar too."""
-    with _asking(address, data_dir) as ask:
+    with asking(address, data_dir) as ask:
         response = ask.runs(pb2.ListRunsRequest(project=project, page_size=limit))
     if not response.runs and not as_json:
         of_project = f" of project {project}" if project else ""
@@ -280,7 +299,7 @@ def runs(
             f"There are no runs{of_project}. `pillion runs` lists all, `pillion demo` makes three."
         )
         return
-    _show(
+    show(
         rendering.runs_table(response.runs),
         {"runs": [rendering.run_json(run) for run in response.runs]},
         as_json=as_json,
@@ -296,9 +315,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs: metrics, the best one, what differs in config. Works without a sidecar too."""
-    with _asking(address, data_dir) as ask:
+    with asking(address, data_dir) as ask:
         response = ask.compare(pb2.CompareRequest(run_ids=run_ids, metric=metric))
-    _show(rendering.comparison_view(response), rendering.comparison_json(response), as_json=as_json)
+    show(rendering.comparison_view(response), rendering.comparison_json(response), as_json=as_json)
     if not as_json:
         print("\n" + rendering.best_sentence(response))
 
@@ -310,14 +329,14 @@ def console(
     as_json: Json = False,
 ) -> None:
     """Print what a run's trainers printed. Reads the store itself, so it needs no sidecar."""
-    with _refusals_told(), closing(Store(load(data_dir=data_dir).store_url)) as store:
+    with refusals_told(), closing(Store(load(data_dir=data_dir).store_url)) as store:
         if store.run(RunId(run)) is None:
             raise StateError(
                 f"There is no run {run}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
             )
         if as_json:
             pieces = [rendering.console_json(piece) for piece in store.console(RunId(run))]
-            _show(None, {"run_id": run, "console": pieces}, as_json=True)
+            show(None, {"run_id": run, "console": pieces}, as_json=True)
         else:
             for piece in store.console(RunId(run)):
                 print("\n".join(piece.lines))
@@ -341,9 +360,9 @@ def sync(
 
     outcomes: list[Outcome] = []
     with (
-        _refusals_told(),
+        refusals_told(),
         ProgressBar(
-            transient=True, disable=as_json or not sys.stdout.isatty(), console=_console()
+            transient=True, disable=as_json or not sys.stdout.isatty(), console=make_console()
         ) as bar,
     ):
         settings = load(data_dir=data_dir)
@@ -351,11 +370,11 @@ def sync(
         to = uploads.destination(os.environ, base_url, entity) if folders else None
         task = bar.add_task("", total=None)
 
-        def show(folder: Path, arrived: int, row_count: int) -> None:
+        def tell(folder: Path, arrived: int, row_count: int) -> None:
             name = f"{escape(folder.name)} ({len(outcomes) + 1} of {len(folders)})"
             bar.update(task, description=name, completed=arrived, total=row_count or None)
 
-        for outcome in uploads.upload(folders, to, settings.store_url, show) if to else ():
+        for outcome in uploads.upload(folders, to, settings.store_url, tell) if to else ():
             outcomes.append(outcome)
             if not as_json and (runs or outcome.state is not SyncState.PRESENT):
                 bar.console.print(user_text(outcome.sentence), soft_wrap=True)
@@ -370,14 +389,14 @@ def sync(
 @spool_app.command("ls")
 def spool_ls(spool_dir: SpoolDir = None, as_json: Json = False) -> None:
     """List what waits."""
-    with _refusals_told():
+    with refusals_told():
         directory = load(spool_dir=spool_dir).spool_dir
         files = spooled_files.look(directory)
     shape = {"directory": str(directory), "files": [file.as_json() for file in files]}
     if not files and not as_json:
         print(f"Nothing waits in {directory}.")
         return
-    _show(spooled_files.files_table(files), shape, as_json=as_json)
+    show(spooled_files.files_table(files), shape, as_json=as_json)
     if not as_json:
         print(
             f"\nIn {directory}. A sidecar takes by itself what waits there: `pillion serve`. "
@@ -395,8 +414,8 @@ def spool_send(
 ) -> None:
     """Send files to a sidecar; each is deleted once it is kept there."""
     with (
-        _asking(address, data_dir) as ask,
-        ProgressBar(transient=True, disable=not sys.stdout.isatty(), console=_console()) as bar,
+        asking(address, data_dir) as ask,
+        ProgressBar(transient=True, disable=not sys.stdout.isatty(), console=make_console()) as bar,
     ):
         failure_count = 0
         for path in _chosen(files, spool_dir, every=every):
@@ -419,7 +438,7 @@ def spool_rm(
     spool_dir: SpoolDir = None,
 ) -> None:
     """Delete files for good."""
-    with _refusals_told():
+    with refusals_told():
         paths = _chosen(files, spool_dir, every=every)
         looks = [spooled_files.look_at(path) for path in paths]
         if alive := [file.path.name for file in looks if file.state == "writing"]:
@@ -442,8 +461,8 @@ def demo(
     """Fine-tune three LoRA variants at once, logged by one sidecar, and compare them."""
     from pillion_sidecar.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
-    with _refusals_told():
-        raise typer.Exit(run_demo(load(data_dir=data_dir), _console(), sync=online))
+    with refusals_told():
+        raise typer.Exit(run_demo(load(data_dir=data_dir), make_console(), sync=online))
 
 
 @app.command(
@@ -470,32 +489,3 @@ def _chosen(files: list[Path] | None, spool_dir: Path | None, *, every: bool) ->
     if not files:
         raise SettingsError("Name the files, or say --all. `pillion spool ls` lists them.")
     return spooled_files.find(files, directory)
-
-
-@contextmanager
-def _asking(address: str | None, data_dir: Path | None) -> Iterator[Asker]:
-    with _refusals_told():
-        listen = address or os.environ.get("PILLION_ADDRESS")
-        with Asker(load(listen=listen, data_dir=data_dir)) as ask:
-            yield ask
-
-
-@contextmanager
-def _refusals_told() -> Iterator[None]:
-    """Turn an error of ours into its sentence and exit code 1."""
-    try:
-        yield
-    except PillionError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-def _show(view: Any, shape: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(shape, indent=2, ensure_ascii=False))
-    else:
-        _console().print(view)
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)

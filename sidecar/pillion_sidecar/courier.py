@@ -92,6 +92,7 @@ class Courier:
         *,
         store: Callable[[], Store] | None = None,
         beat: Callable[[], None] = lambda: None,
+        destination: str | None = None,
     ) -> None:
         """Prepare it; nothing is handed over yet.
 
@@ -100,8 +101,10 @@ class Courier:
             sink: Who is given what is in there.
             store: Opens the store, for what the journal no longer has; None: `sink` is the store.
             beat: Called again and again, with nothing but one call of the sink in between.
+            destination: Only runs that go to this W&B sink; None: all.
         """
         self._reader, self._sink, self._store, self._beat = reader, sink, store, beat
+        self._destination = destination
         self._first_offset = reader.first_offset()
         self._runs: dict[RunId, _Run] = {}
         self._unfinished: set[RunId] = set()
@@ -112,7 +115,7 @@ class Courier:
 
     def look(self) -> None:
         """See what is new in the journal."""
-        for run_id, last in self._reader.runs_behind(self._seen):
+        for run_id, last in self._reader.runs_behind(self._seen, self._destination):
             self._runs.setdefault(run_id, _Run(last)).target = last
             self._unfinished.add(run_id)
             self._seen = max(self._seen, last)

@@ -5,14 +5,18 @@ never waits for anything here.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pillion_sidecar.records import Offset, RunId
-from pillion_sidecar.settings import Settings, WandbMode
+from pillion_sidecar.settings import Settings
 from pillion_sidecar.supervisor import Supervisor, Worker
+from pillion_sidecar.wandb_keys import Account
+
+STORE = "store"
 
 TRIM_RUNS_MAX = 1_000
 """At once: the journal looks for each what it can delete. The others have their turn next."""
@@ -33,20 +37,29 @@ class Delivery:
     def __init__(
         self,
         settings: Settings,
+        accounts: Mapping[str, Account | None],
+        destinations: Mapping[RunId, str],
         *,
         on_damaged: Callable[[Offset], Any] = lambda _: None,
         on_corrupt: Callable[[str], Any] = lambda _: None,
+        on_news: Callable[[RunId, str, bool], Any] = lambda *_: None,
     ) -> None:
         """Prepare a worker per sink.
 
         Args:
-            settings: Say which sinks there are, and where everything is.
+            settings: Say where everything is.
+            accounts: The W&B sinks, and what each is to use; None: it has no key.
+            destinations: To which W&B sink each run goes; empty: to none.
             on_damaged: Called with the journal entry that a worker found damaged; once per worker.
             on_corrupt: Called with what a worker found when it could not read the journal.
+            on_news: Called with a run, its page at W&B, and whether it is asked to stop there.
         """
-        self._sinks = {
-            name: _Sink(name, settings, on_damaged, on_corrupt) for name in _names(settings)
-        }
+        self._settings = settings
+        self._on_damaged, self._on_corrupt, self._on_news = on_damaged, on_corrupt, on_news
+        self._accounts: dict[str, Account | None] = dict(accounts)
+        self._destinations = dict(destinations)
+        self._sinks = {name: self._sink(name) for name in (STORE, *accounts)}
+        self._is_started = self._is_draining = False
         self._moved: set[RunId] = set()
         """Runs whose trim points may have moved and were not told since."""
 
@@ -55,13 +68,40 @@ class Delivery:
         """The sinks' names."""
         return list(self._sinks)
 
+    def sinks_of(self, run_id: RunId) -> list[str]:
+        """Return the sinks to which a run goes, as far as there are any now."""
+        destination = self._destinations.get(run_id)
+        if destination is None:  # taken over from a spool file: who has told of it has it
+            others = self._sinks.keys() - {STORE}
+            return [STORE, *(name for name in others if run_id in self._sinks[name].progress)]
+        return [STORE, destination] if destination in self._sinks else [STORE]
+
     @property
     def workers(self) -> list[Worker]:
         """How the sinks' processes stand."""
         return [sink.supervisor.state for sink in self._sinks.values()]
 
+    def bind(self, run_id: RunId, sink: str) -> None:
+        """Take it that a run goes to this W&B sink; a run's first one stands."""
+        self._destinations.setdefault(run_id, sink)
+
+    async def configure(self, accounts: Mapping[str, Account | None]) -> None:
+        """Have these W&B sinks, with these accounts, in place of those there are."""
+        before, self._accounts = self._accounts, dict(accounts)
+        for name in before.keys() - accounts.keys():
+            await self._sinks.pop(name).supervisor.stop()
+        for name, account in accounts.items():
+            if name not in self._sinks:
+                self._sinks[name] = self._sink(name)
+                if self._is_started:
+                    self._sinks[name].supervisor.start()
+            elif account != before[name]:
+                self._sinks[name].supervisor.renew(self._setup(name))
+        self._moved.update(self._destinations)
+
     def start(self) -> None:
         """Start the workers."""
+        self._is_started = True
         for sink in self._sinks.values():
             sink.supervisor.start()
 
@@ -95,7 +135,8 @@ class Delivery:
         points: dict[RunId, Offset] = {}
         while self._moved and len(points) < TRIM_RUNS_MAX:
             run_id = self._moved.pop()
-            if offset := min(sink.current(run_id) for sink in self._sinks.values()):
+            sinks = map(self._sinks.__getitem__, self.sinks_of(run_id))
+            if offset := min(sink.current(run_id) for sink in sinks):
                 points[run_id] = offset
         return points
 
@@ -135,31 +176,41 @@ class Delivery:
         """End the workers."""
         await asyncio.gather(*(sink.supervisor.stop() for sink in self._sinks.values()))
 
+    def _sink(self, name: str) -> "_Sink":
+        log_path = self._settings.data_dir / "logs" / f"sink-{name}.log"
+        return _Sink(self._setup(name), log_path, self._on_damaged, self._on_corrupt, self._on_news)
+
+    def _setup(self, name: str) -> dict[str, Any]:
+        settings, account = self._settings, self._accounts.get(name)
+        return {
+            "sink": name,
+            "journal": str(settings.journal_path),
+            "lock": str(settings.data_dir / f"sink-{name}.lock"),
+            "store_url": settings.store_url,
+            "wandb_dir": str(settings.data_dir / name),
+            "blobs_dir": str(settings.blobs_dir),
+            "account": None if account is None else [account.base_url, account.key],
+            "send_interval_s": settings.wandb_send_interval_s,
+            "log_format": settings.log_format,
+            "log_level": settings.log_level,
+        }
+
 
 class _Sink:
     """What one sink's workers have reported."""
 
     def __init__(
         self,
-        name: str,
-        settings: Settings,
+        setup: dict[str, Any],
+        log_path: Path,
         on_damaged: Callable[[Offset], Any],
         on_corrupt: Callable[[str], Any],
+        on_news: Callable[[RunId, str, bool], Any],
     ) -> None:
-        setup = {
-            "sink": name,
-            "journal": str(settings.journal_path),
-            "lock": str(settings.data_dir / f"sink-{name}.lock"),
-            "store_url": settings.store_url,
-            "wandb_dir": str(settings.wandb_dir),
-            "blobs_dir": str(settings.blobs_dir),
-            "log_format": settings.log_format,
-            "log_level": settings.log_level,
-        }
-        log_path = settings.data_dir / "logs" / f"sink-{name}.log"
         self.supervisor = Supervisor(
             setup, log_path, on_start=self._begin, on_message=self._take_in
         )
+        self._on_news = on_news
         self._on_damaged, self._on_corrupt = on_damaged, on_corrupt
         self._drained = asyncio.Event()
         """Set when a draining worker has nothing left, or can do nothing."""
@@ -202,6 +253,9 @@ class _Sink:
         elif "through" in message:
             self.supervisor.works()
             self.through = Offset(message["through"])
+        elif "news" in message:
+            news = message["news"]
+            self._on_news(RunId(news["run_id"]), news["url"], news["should_stop"])
         elif "damaged" in message:
             self._on_damaged(Offset(message["damaged"]))
         elif "corrupt" in message:
@@ -213,9 +267,3 @@ class _Sink:
             self._drained.set()
         self.moved.set()
         self.moved = asyncio.Event()
-
-
-def _names(settings: Settings) -> list[str]:
-    if settings.wandb_mode is WandbMode.DISABLED:
-        return ["store"]
-    return ["store", "wandb"]

@@ -57,6 +57,8 @@ class Started:
     next_ordinal: int
     project: str = ""
     name: str = ""
+    wandb_sink: str = ""
+    """The W&B sink that the run goes to; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class _Run:
     name: str = ""
     is_project_given: bool = True
     is_name_given: bool = True
+    wandb_sink: str = ""
     keys: set[str] = field(default_factory=set)
 
     @property
@@ -146,10 +149,10 @@ class Ledger:
             run = self._runs[start.run_id] = _new_run(start)
             self._db.execute(
                 "INSERT INTO runs (run_id, state, next_ordinal, project, name, is_project_given, "
-                "is_name_given) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "is_name_given, wandb_sink) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(start.run_id, run.state, run.next_ordinal, run.project, run.name),
-                    *(run.is_project_given, run.is_name_given),
+                    *(run.is_project_given, run.is_name_given, run.wandb_sink),
                 ),
             )
         if writer is None:
@@ -169,7 +172,10 @@ class Ledger:
             self._insert(start.run_id, start.writer_id, 0, EntryKind.START, run, 0, payload)
             if is_resumed:
                 self._name(start, run)
-        return Started(writer.last_sequence, is_resumed, run.next_ordinal, run.project, run.name)
+        return Started(
+            *(writer.last_sequence, is_resumed, run.next_ordinal),
+            *(run.project, run.name, run.wandb_sink),
+        )
 
     def update(self, update: RunUpdate) -> None:
         """Change a run from outside."""
@@ -471,7 +477,7 @@ class Ledger:
         if run_id not in self._runs:
             row = self._db.execute(
                 "SELECT state, next_ordinal, refused_row_count, refused_value_count, project, "
-                "name, is_project_given, is_name_given FROM runs WHERE run_id = ?",
+                "name, is_project_given, is_name_given, wandb_sink FROM runs WHERE run_id = ?",
                 (run_id,),
             ).fetchone()
             if row is None:
@@ -537,4 +543,5 @@ def _new_run(start: RunStart) -> _Run:
         name=start.name,
         is_project_given=start.is_project_given,
         is_name_given=start.is_name_given,
+        wandb_sink=start.wandb.sink,
     )

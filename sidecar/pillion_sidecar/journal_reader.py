@@ -84,15 +84,23 @@ class JournalReader:
         (value,) = self._db.execute("SELECT value FROM meta WHERE key = 'first_offset'").fetchone()
         return Offset(int(value))
 
-    def runs_behind(self, offset: Offset) -> list[tuple[RunId, Offset]]:
+    def runs_behind(
+        self, offset: Offset, destination: str | None = None
+    ) -> list[tuple[RunId, Offset]]:
         """Return each run whose last entry is behind this offset, and that one, oldest first.
 
-        Of a run that is trimmed there may be nothing left to read.
+        Of a run that is trimmed there may be nothing left to read. With a destination: only runs
+        that go to this W&B sink.
         """
         return self._db.execute(
-            "SELECT run_id, last_offset FROM runs WHERE last_offset > ? ORDER BY last_offset",
-            (offset,),
+            "SELECT run_id, last_offset FROM runs WHERE last_offset > ?1 "
+            "AND (?2 IS NULL OR wandb_sink = ?2) ORDER BY last_offset",
+            (offset, destination),
         ).fetchall()
+
+    def destinations(self) -> dict[RunId, str]:
+        """Return to which W&B sink each run goes; empty: to none."""
+        return dict(self._db.execute("SELECT run_id, wandb_sink FROM runs"))
 
     def undelivered(self, run_id: RunId, cursor: Offset) -> tuple[int, int] | None:
         """Return a run's first entry behind a cursor: its first ordinal and when it was journaled.

@@ -5,7 +5,8 @@ Format 3:
     meta      key, value: `format`, `journal_id`, `first_offset`
     runs      run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal,
               refused_row_count, refused_value_count, dropped_row_count,
-              project, name, is_project_given, is_name_given, end (an encoded `RunFinish`)
+              project, name, is_project_given, is_name_given, end (an encoded `RunFinish`),
+              wandb_sink: the sink that delivers the run to W&B; empty: none does
     writers   run_id, writer_id, last_sequence, state, environment (an encoded `Environment`),
               refused_row_count, refused_value_count, dropped_row_count,
               exit_code, reason, end_offset
@@ -68,7 +69,8 @@ CREATE TABLE runs (
     refused_value_count INTEGER NOT NULL DEFAULT 0, dropped_row_count INTEGER NOT NULL DEFAULT 0,
     project TEXT NOT NULL DEFAULT '', name TEXT NOT NULL DEFAULT '',
     is_project_given INTEGER NOT NULL DEFAULT 1, is_name_given INTEGER NOT NULL DEFAULT 1,
-    end BLOB NOT NULL DEFAULT x''
+    end BLOB NOT NULL DEFAULT x'',
+    wandb_sink TEXT NOT NULL DEFAULT 'wandb'
 ) WITHOUT ROWID;
 CREATE TABLE writers (
     run_id TEXT NOT NULL, writer_id TEXT NOT NULL, last_sequence INTEGER NOT NULL,
@@ -186,6 +188,7 @@ def _migrate_to_3(db: sqlite3.Connection) -> None:
         "ALTER TABLE runs ADD COLUMN is_project_given INTEGER NOT NULL DEFAULT 1;"
         "ALTER TABLE runs ADD COLUMN is_name_given INTEGER NOT NULL DEFAULT 1;"
         "ALTER TABLE runs ADD COLUMN end BLOB NOT NULL DEFAULT x'';"
+        "ALTER TABLE runs ADD COLUMN wandb_sink TEXT NOT NULL DEFAULT 'wandb';"
         + _ARTIFACTS
         + "UPDATE meta SET value = '3' WHERE key = 'format';"
         "COMMIT;"

@@ -6,7 +6,6 @@ The store is filled by another process, a little later. So each question first w
 
 import asyncio
 import functools
-import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,12 +20,14 @@ from pillion_sidecar import answers, artifact_answers, safety
 from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.compare import check_run_ids
+from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
+from pillion_sidecar.pages import Pages
 from pillion_sidecar.records import Offset, RunId
-from pillion_sidecar.settings import Settings, WandbMode
+from pillion_sidecar.settings import Settings
 from pillion_sidecar.store import Store
 from pillion_sidecar.validation import check_run_id
 
@@ -45,9 +46,16 @@ class Queries:
     """Answers the service's questions. Used from the event loop only."""
 
     def __init__(
-        self, settings: Settings, journal: Journal, delivery: Delivery, adoption: Adoption
+        self,
+        settings: Settings,
+        journal: Journal,
+        delivery: Delivery,
+        adoption: Adoption,
+        configuration: Configuration,
+        pages: Pages,
     ) -> None:
         self._settings, self._journal = settings, journal
+        self._configuration, self._pages = configuration, pages
         self._delivery, self._adoption = delivery, adoption
         self._has_news = False
         """Whether each worker has told how far it is, or had time to."""
@@ -61,20 +69,28 @@ class Queries:
         behind = await self._read_journal(
             lambda journal: journal.runs_behind(self._delivery.through("store"))
         )
-        return await self._answer(answers.list_runs, request, behind)
+        response = await self._answer(answers.list_runs, request, behind)
+        self._pages.show(response.runs)
+        return response
 
     async def run(
         self, request: telemetry_service_pb2.GetRunRequest
     ) -> telemetry_service_pb2.GetRunResponse:
         """Answer `GetRun`."""
-        return await self._answer(answers.get_run, request, await self._ends([request.run_id]))
+        response = await self._answer(answers.get_run, request, await self._ends([request.run_id]))
+        self._pages.show([response.run])
+        return response
 
     async def compare(
         self, request: telemetry_service_pb2.CompareRequest
     ) -> telemetry_service_pb2.CompareResponse:
         """Answer `Compare`."""
         check_run_ids(list(request.run_ids))  # before anything is read
-        return await self._answer(answers.compare_runs, request, await self._ends(request.run_ids))
+        ends = await self._ends(request.run_ids)
+        response = await self._answer(answers.compare_runs, request, ends)
+        self._pages.show(response.runs)
+        response.url = self._pages.comparison_url(response.runs)
+        return response
 
     async def artifacts(
         self, request: telemetry_service_pb2.ListArtifactsRequest
@@ -111,20 +127,19 @@ class Queries:
             self._has_news = True
             shown, totals = await self._read_journal(read)
         room = await asyncio.wrap_future(self._journal.room())
-        active = [run.run_id for run in shown if run.state == record_pb2.RUN_STATE_RUNNING]
-        mode = self._settings.wandb_mode
+        active = [
+            run.run_id
+            for run in shown
+            if run.state == record_pb2.RUN_STATE_RUNNING
+            and len(self._delivery.sinks_of(RunId(run.run_id))) > 1
+        ]
         response = telemetry_service_pb2.GetStatusResponse(
             version=__version__,
             journal_id=self._journal.id,
             data_dir=str(self._settings.data_dir),
             start_time=self._started,
             runs=shown,
-            wandb=run_pb2.WandbStatus(
-                enabled=mode is not WandbMode.DISABLED,
-                available=importlib.util.find_spec("wandb") is not None,
-                mode=mode.value,
-                active_run_ids=active if mode is not WandbMode.DISABLED else [],
-            ),
+            wandb=self._configuration.status(active),
             disk=run_pb2.DiskStatus(**asdict(room)),
             spool=run_pb2.SpoolStatus(**asdict(self._adoption.status())),
             workers=[
@@ -183,13 +198,19 @@ class Queries:
             raise StateError(
                 f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
             )
-        sinks, now_unix_nano = self._delivery.sinks, time.time_ns()
+        now_unix_nano = time.time_ns()
         standings = [
-            (run, [self._standing(journal, run, sink, now_unix_nano) for sink in sinks])
+            (
+                run,
+                [
+                    self._standing(journal, run, sink, now_unix_nano)
+                    for sink in self._delivery.sinks_of(run.run_id)
+                ],
+            )
             for run in runs
         ]
         shown = [safety.run_status(*each) for each in standings[:STATUS_RUNS_MAX]]
-        return shown, safety.totals(sinks, standings)
+        return shown, safety.totals(self._delivery.sinks, standings)
 
     def _standing(
         self, journal: JournalReader, run: JournaledRun, sink: str, now_unix_nano: int

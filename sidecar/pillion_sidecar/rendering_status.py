@@ -69,12 +69,7 @@ def status_json(response: pb2.GetStatusResponse) -> dict[str, Any]:
             }
             for worker in response.workers
         },
-        "wandb": {
-            "enabled": response.wandb.enabled,
-            "available": response.wandb.available,
-            "mode": response.wandb.mode,
-            "active_run_ids": list(response.wandb.active_run_ids),
-        },
+        "wandb": wandb_json(response.wandb),
         "runs": [
             {
                 "run_id": run.run_id,
@@ -93,6 +88,47 @@ def status_json(response: pb2.GetStatusResponse) -> dict[str, Any]:
             for run in response.runs
         ],
     }
+
+
+def wandb_json(wandb: run_pb2.WandbStatus) -> dict[str, Any]:
+    """Return how W&B is set up in the shape that `docs/cli.md` tells."""
+    return {
+        "enabled": wandb.enabled,
+        "available": wandb.available,
+        "mode": wandb.mode,
+        "problem": wandb.problem or None,
+        "project": wandb.project,
+        "entity": wandb.entity or None,
+        "tags": list(wandb.tags),
+        "credential": wandb.credential or None,
+        "credentials": {
+            one.name or "default": {
+                "base_url": one.base_url,
+                "has_key": one.has_key,
+                "problem": one.problem or None,
+            }
+            for one in wandb.credentials
+        },
+        "active_run_ids": list(wandb.active_run_ids),
+    }
+
+
+def wandb_view(wandb: run_pb2.WandbStatus) -> RenderableType:
+    """Show how W&B is set up: a sentence, then what was chosen."""
+    lines = [f"New runs go to W&B {wandb.mode}." if wandb.enabled else "New runs do not go to W&B."]
+    if wandb.problem:
+        lines.append(wandb.problem)
+    entity = wandb.entity or "the key's own"
+    lines.append(
+        f"Project {wandb.project}, entity {entity}, tags {', '.join(wandb.tags) or 'none'}"
+    )
+    for one in wandb.credentials:
+        used = ", used by new runs" if one.name == wandb.credential else ""
+        key = "has a key" if one.has_key else "has no key"
+        lines.append(f"Credential {one.name or 'default'}: {key} for {one.base_url}{used}")
+        if one.problem and one.problem != wandb.problem:
+            lines.append(f"  {one.problem}")
+    return Group(*map(user_text, lines))
 
 
 def _counts(counts: run_pb2.StatusTotals | run_pb2.RunStatus) -> dict[str, int]:
@@ -129,7 +165,7 @@ def _places(response: pb2.GetStatusResponse) -> list[RenderableType]:
 
 def _runs_table(response: pb2.GetStatusResponse) -> Table:
     table = Table("RUN", "STATE", box=None, pad_edge=False, header_style="bold")
-    sinks = [sink.sink for sink in response.runs[0].sinks]
+    sinks = [sink.sink for sink in response.totals.sinks]
     has_losses = any(any(list(_counts(run).values())[1:]) for run in response.runs)
     for title in ("ON DISK", *(f"IN {people_name(sink).upper()}" for sink in sinks)):
         table.add_column(title, justify="right")
@@ -141,12 +177,13 @@ def _runs_table(response: pb2.GetStatusResponse) -> Table:
         troubles = [
             f"{people_name(sink.sink)}: {sink.last_error}" for sink in run.sinks if sink.last_error
         ]
+        its = {sink.sink: sink for sink in run.sinks}
         losses = (_refused_text(run), f"{run.dropped_row_count:,}") if has_losses else ()
         table.add_row(
             run.run_id,
             state_name(run),
             f"{run.journaled_row_count:,}",
-            *map(_sink_text, run.sinks),
+            *(_sink_text(its[sink]) if sink in its else "" for sink in sinks),
             *losses,
             user_text("; ".join(troubles)),
         )

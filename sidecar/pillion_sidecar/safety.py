@@ -51,8 +51,11 @@ def run_status(run: JournaledRun, standings: Iterable[Standing]) -> run_pb2.RunS
 def totals(
     sinks: Sequence[str], runs: Sequence[tuple[JournaledRun, Sequence[Standing]]]
 ) -> run_pb2.StatusTotals:
-    """Add up runs; the standings of each are in the order of the sinks."""
-    columns = list(zip(*(standings for _, standings in runs), strict=True)) or [()] * len(sinks)
+    """Add up runs, each with how it stands at its own sinks."""
+    columns: dict[str, list[Standing]] = {sink: [] for sink in sinks}
+    for _, standings in runs:
+        for one in standings:
+            columns[one.sink].append(one)
     return run_pb2.StatusTotals(
         run_count=len(runs),
         running_run_count=sum(run.state is RunState.RUNNING for run, _ in runs),
@@ -72,7 +75,7 @@ def totals(
                 ),
                 last_error=next((one.error for one in column if one.error), ""),
             )
-            for sink, column in zip(sinks, columns, strict=True)
+            for sink, column in columns.items()
         ],
     )
 
@@ -99,6 +102,8 @@ def sentence(response: pb2.GetStatusResponse) -> str:
 
 def people_name(sink: str) -> str:
     """Return what people call a sink."""
+    if credential := sink.removeprefix("wandb-") if sink.startswith("wandb-") else "":
+        return f"W&B ({credential})"
     return _PEOPLES_NAMES.get(sink, sink)
 
 

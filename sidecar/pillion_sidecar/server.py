@@ -27,21 +27,26 @@ from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.artifact_intake import ArtifactIntake
 from pillion_sidecar.blobs import Blobs
+from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.exposition import Exposition
 from pillion_sidecar.idleness import Idleness
 from pillion_sidecar.journal import Journal
+from pillion_sidecar.journal_reader import JournalReader
 from pillion_sidecar.journal_room import drop_ballast, lay_ballast
 from pillion_sidecar.liveness import Liveness
+from pillion_sidecar.notices import Notice, Notices
+from pillion_sidecar.pages import Pages
 from pillion_sidecar.queries import Queries
-from pillion_sidecar.records import Offset, RunFinish, RunState
+from pillion_sidecar.records import Offset, RunFinish, RunId, RunState
 from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, handlers
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import finished_runs
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import known_versions
 from pillion_sidecar.store_tables import open_for_writing
+from pillion_sidecar.wandb_control import WandbControl
 
 EXIT_HELD = 75
 """Another sidecar has the data directory or the socket (EX_TEMPFAIL)."""
@@ -81,14 +86,14 @@ class Sidecar:
         self._socket_path: Path | None = None
         """Set once the socket is ours alone."""
         self._liveness = Liveness()
-        self._delivery = Delivery(
-            settings,
-            on_damaged=self._on_damaged,
-            on_corrupt=self._on_corrupt,
-        )
+        self._notices = Notices()
         self._stopping = asyncio.Event()
         self._fatal: DiskError | None = None
         self._journal: Journal
+        self._delivery: Delivery
+        self._configuration: Configuration
+        self._wandb: WandbControl
+        self._pages: Pages
         self._server: grpc.aio.Server
         self._health: health.aio.HealthServicer
         self._adoption: Adoption
@@ -152,10 +157,12 @@ class Sidecar:
     def recover(self) -> None:
         """Open the journal, and look after the writers that had not ended."""
         loop = asyncio.get_running_loop()
+        self._configuration = Configuration(self._settings, os.environ)
+        self._pages = Pages(self._settings.pages_path)
         drop_ballast(self._settings.journal_path)
         self._journal = Journal(
             self._settings.journal_path,
-            on_commit=lambda: loop.call_soon_threadsafe(self._delivery.wake),
+            on_commit=lambda: loop.call_soon_threadsafe(self._wake),
             on_fatal=lambda error: loop.call_soon_threadsafe(self._on_fatal, error),
             disk_reserve_bytes=self._settings.disk_reserve_bytes,
             keys_max=self._settings.metric_keys_max,
@@ -163,6 +170,17 @@ class Sidecar:
         open_for_writing(self._settings.store_url).dispose()  # so that it can be read from now on
         self._catch_up()
         lay_ballast(self._settings.journal_path)
+        with JournalReader(self._settings.journal_path) as reader:
+            destinations = reader.destinations()
+        self._delivery = Delivery(
+            self._settings,
+            self._configuration.accounts(),
+            destinations,
+            on_damaged=self._on_damaged,
+            on_corrupt=self._on_corrupt,
+            on_news=self._on_news,
+        )
+        self._wandb = WandbControl(self._configuration, self._delivery)
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
         self._blobs = Blobs(self._settings.blobs_dir, self._settings.disk_reserve_bytes)
@@ -171,8 +189,12 @@ class Sidecar:
             self._settings.spool_dir,
             self._journal,
             lambda *writer: loop.call_soon_threadsafe(self._liveness.remove, *writer),
+            self._wandb.complete,
         )
-        self._queries = Queries(self._settings, self._journal, self._delivery, self._adoption)
+        self._queries = Queries(
+            *(self._settings, self._journal, self._delivery, self._adoption),
+            *(self._configuration, self._pages),
+        )
 
     async def listen(self) -> None:
         """Start the workers and the gRPC server."""
@@ -189,10 +211,9 @@ class Sidecar:
             options=options,
         )
         service = TelemetryService(
-            self._journal,
-            self._liveness,
-            self._queries,
+            *(self._journal, self._liveness, self._queries),
             ArtifactIntake(self._journal, self._blobs),
+            *(self._wandb, self._notices, self._is_admin),
         )
         self._server.add_generic_rpc_handlers((handlers(service),))
         self._health = health.aio.HealthServicer()
@@ -226,6 +247,11 @@ class Sidecar:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     @property
+    def wandb_mode(self) -> str:
+        """Where new runs go at W&B."""
+        return self._configuration.mode.value
+
+    @property
     def metrics_url(self) -> str:
         """Where its metrics are; empty: nowhere."""
         return self._exposition.url if self._exposition else ""
@@ -233,7 +259,11 @@ class Sidecar:
     async def serve(self) -> None:
         """Take in and deliver until told to stop."""
         log.info("listening", extra={"address": self.address, "journal_id": self._journal.id})
-        chores = [asyncio.create_task(self._watch_liveness()), asyncio.create_task(self._trim())]
+        chores = [
+            asyncio.create_task(self._watch_liveness()),
+            asyncio.create_task(self._trim()),
+            asyncio.create_task(self._wandb.try_out(self._wandb.credential)),
+        ]
         if self._end_when_idle_s is not None:
             chores.append(asyncio.create_task(self._watch_idleness(self._end_when_idle_s)))
         await self._stopping.wait()
@@ -259,7 +289,8 @@ class Sidecar:
             await self._server.stop(None)
         if hasattr(self, "_adoption"):
             await asyncio.to_thread(self._adoption.stop)
-        await self._delivery.stop()
+        if hasattr(self, "_delivery"):
+            await self._delivery.stop()
         if self._exposition is not None:
             await asyncio.to_thread(self._exposition.close)
         if hasattr(self, "_journal"):
@@ -282,7 +313,8 @@ class Sidecar:
         self._journal.catch_up(stored, is_store=True).result()
         finished = {
             run_id: (run.offset, run.row_count)
-            for run_id, run in finished_runs(self._settings.wandb_dir).items()
+            for directory in self._settings.wandb_dirs
+            for run_id, run in finished_runs(directory).items()
             if run.offset > max(last, stored.get(run_id, (Offset(0), 0))[0])
         }
         self._journal.catch_up(finished, is_store=False).result()
@@ -290,7 +322,15 @@ class Sidecar:
     def _interceptors(self) -> list[grpc.aio.ServerInterceptor]:
         if self._settings.address.path is not None:
             return []
-        return [_TokenCheck(_token(self._settings.token_path))]
+        paths = (self._settings.token_path, self._settings.admin_token_path)
+        return [_TokenCheck(*map(_token, paths))]
+
+    def _is_admin(self, context: grpc.aio.ServicerContext) -> bool:
+        """Tell whether a caller may configure the sidecar."""
+        if self._settings.address.path is not None:
+            return True  # who can reach the socket is its owner
+        shown = dict(context.invocation_metadata()).get("authorization", "")
+        return _is_shown(_token(self._settings.admin_token_path), shown)
 
     async def _watch_liveness(self) -> None:
         while True:
@@ -322,6 +362,18 @@ class Sidecar:
             if points := self._delivery.trim_points():
                 self._journal.trim(points)
 
+    def _wake(self) -> None:
+        if hasattr(self, "_delivery"):
+            self._delivery.wake()
+
+    def _on_news(self, run_id: RunId, url: str, should_stop: bool) -> None:
+        reason = "Stop was pressed in W&B's page of the run." if should_stop else ""
+        self._notices.note(run_id, Notice(url, reason))
+        try:
+            self._pages.add(run_id, url)
+        except OSError as error:  # the disk is full; it is told again by the next worker
+            log.warning("a run's page was not noted", extra={"error": error})
+
     def _on_damaged(self, offset: Offset) -> None:
         self._journal.quarantine(offset)
 
@@ -348,8 +400,8 @@ class Sidecar:
 class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Lets only those in who show the token. On TCP, where other users can reach us."""
 
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
+    def __init__(self, *tokens: str) -> None:
+        self._tokens = tokens
 
     async def intercept_service(
         self,
@@ -357,7 +409,7 @@ class _TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         details: grpc.HandlerCallDetails,
     ) -> Any:
         shown = dict(details.invocation_metadata).get("authorization", "")
-        if hmac.compare_digest(str(shown).encode(), self._expected):
+        if any(_is_shown(token, shown) for token in self._tokens):
             return await continuation(details)
 
         async def refuse(_: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
@@ -399,6 +451,10 @@ def _lock(path: Path, what: str, address: str) -> IO[str]:
     file.write(f"{os.getpid()} {address}\n")
     file.flush()
     return file
+
+
+def _is_shown(token: str, shown: Any) -> bool:
+    return hmac.compare_digest(str(shown).encode(), f"Bearer {token}".encode())
 
 
 def _token(path: Path) -> str:

@@ -37,9 +37,11 @@ from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_ledger import Started
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.metrics import ALERTS_HELD_BACK, OPEN_STREAMS, REFUSALS, watch_append
+from pillion_sidecar.notices import Notices
 from pillion_sidecar.queries import Queries
-from pillion_sidecar.records import AlertLevel, CheckedBatch, RunId, WriterId
+from pillion_sidecar.records import AlertLevel, CheckedBatch, RunId, RunState, WriterId
 from pillion_sidecar.validation import check_finish, check_log, check_start, check_update, decode
+from pillion_sidecar.wandb_control import WandbControl
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """A LogMetrics message; gRPC itself refuses larger ones."""
@@ -60,6 +62,7 @@ _CODES_BY_REASON = {
     "RECORD_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
     "NOT_IMPLEMENTED": grpc.StatusCode.UNIMPLEMENTED,
     "TOKEN_WRONG": grpc.StatusCode.UNAUTHENTICATED,
+    "ADMIN_ONLY": grpc.StatusCode.PERMISSION_DENIED,
 }
 _CODES_BY_FAULT = {
     SettingsError: grpc.StatusCode.FAILED_PRECONDITION,
@@ -85,10 +88,18 @@ class TelemetryService:
     """The RPCs that work. What is missing answers UNIMPLEMENTED; see `handlers`."""
 
     def __init__(
-        self, journal: Journal, liveness: Liveness, queries: Queries, artifacts: ArtifactIntake
+        self,
+        journal: Journal,
+        liveness: Liveness,
+        queries: Queries,
+        artifacts: ArtifactIntake,
+        wandb: WandbControl,
+        notices: Notices,
+        is_admin: Callable[[_Context], bool],
     ) -> None:
         self._journal, self._liveness, self._queries = journal, liveness, queries
         self._artifacts = artifacts
+        self._wandb, self._notices, self._is_admin = wandb, notices, is_admin
         self._budget = Budget(BYTES_IN_FLIGHT_MAX)
         self._alert_gate = AlertGate()
         self._checker = ThreadPoolExecutor(1, "checker")
@@ -97,7 +108,7 @@ class TelemetryService:
         self, request: telemetry_service_pb2.StartRunRequest, _context: _Context
     ) -> telemetry_service_pb2.StartRunResponse:
         """See the contract."""
-        start = check_start(request)
+        start = self._wandb.complete(check_start(request))
         durable = asyncio.wrap_future(
             self._journal.start(
                 start,
@@ -113,6 +124,7 @@ class TelemetryService:
         # Also of a caller that has gone meanwhile: its run is on disk all the same.
         durable.add_done_callback(look_after)
         started = await asyncio.shield(durable)
+        self._wandb.bind(start.run_id, started.wandb_sink)
         log.info("writer started", extra={"run_id": start.run_id, "writer_id": start.writer_id})
         return telemetry_service_pb2.StartRunResponse(
             run_id=start.run_id,
@@ -129,12 +141,20 @@ class TelemetryService:
         self, requests: AsyncIterator[bytes], context: _Context
     ) -> AsyncGenerator[telemetry_service_pb2.LogMetricsResponse]:
         """See the contract. Messages come as bytes: they are checked, then journaled."""
-        in_flight: asyncio.Queue[tuple[RunId, WriterId, asyncio.Future[int]] | Exception | None]
+        in_flight: asyncio.Queue[
+            tuple[RunId, WriterId, asyncio.Future[int]] | RunId | Exception | None
+        ]
         in_flight = asyncio.Queue(BATCHES_IN_FLIGHT_MAX - 2)  # one is awaited, one waits to enter
         streams = {
             writer: self._liveness.stream_opened(*writer)
             for writer in self._liveness.known_in(context.invocation_metadata())
         }
+        run_ids: set[RunId] = set()
+
+        def serve(run_id: RunId) -> None:
+            if run_id not in run_ids:
+                run_ids.add(run_id)
+                self._notices.join(run_id, in_flight)
 
         async def take_in() -> None:
             end: Exception | None = None
@@ -152,11 +172,17 @@ class TelemetryService:
 
         reading = asyncio.create_task(take_in())
         OPEN_STREAMS.inc()
+        for run_id, _ in streams:
+            serve(run_id)
         try:
             while (batch := await in_flight.get()) is not None:
                 if isinstance(batch, Exception):
                     raise batch
+                if isinstance(batch, str):
+                    yield self._told(telemetry_service_pb2.LogMetricsResponse(run_id=batch))
+                    continue
                 run_id, writer_id, durable = batch
+                serve(run_id)
                 acked_sequence = await durable
                 if (run_id, writer_id) not in streams or not self._liveness.knows(
                     run_id, writer_id
@@ -164,14 +190,26 @@ class TelemetryService:
                     stream = self._liveness.stream_opened(run_id, writer_id)
                     streams[run_id, writer_id] = stream
                 self._liveness.heard(streams[run_id, writer_id])
-                yield telemetry_service_pb2.LogMetricsResponse(
-                    run_id=run_id, writer_id=writer_id, acked_sequence=acked_sequence
+                yield self._told(
+                    telemetry_service_pb2.LogMetricsResponse(
+                        run_id=run_id, writer_id=writer_id, acked_sequence=acked_sequence
+                    )
                 )
         finally:
             OPEN_STREAMS.dec()
+            self._notices.leave(in_flight, run_ids)
             reading.cancel()
             for stream in streams.values():
                 self._liveness.stream_closed(stream)
+
+    def _told(
+        self, response: telemetry_service_pb2.LogMetricsResponse
+    ) -> telemetry_service_pb2.LogMetricsResponse:
+        """Put into a response what the run's trainers are to be told."""
+        notice = self._notices.of(RunId(response.run_id))
+        response.url, response.stop_reason = notice.url, notice.stop_reason
+        response.should_stop = bool(notice.stop_reason)
+        return response
 
     async def _checked(self, raw: bytes) -> CheckedBatch:
         if len(raw) <= CHECK_INLINE_BYTES_MAX:
@@ -204,6 +242,8 @@ class TelemetryService:
         self._liveness.remove(finish.run_id, finish.writer_id)
         how = {"run_id": finish.run_id, "writer_id": finish.writer_id, "run": ended.state.name}
         log.info("writer ended", extra=how)
+        if ended.state is not RunState.RUNNING:
+            self._notices.forget(finish.run_id)
         return telemetry_service_pb2.FinishRunResponse(
             state=ended.state.proto_name, journaled_row_count=ended.row_count
         )
@@ -244,6 +284,20 @@ class TelemetryService:
         pieces = (await self._queries.artifact_content(asked)).pieces()
         while (data := await asyncio.to_thread(next, pieces, None)) is not None:
             yield telemetry_service_pb2.ReadArtifactResponse(data=data)
+
+    async def Configure(  # noqa: N802
+        self, request: telemetry_service_pb2.ConfigureRequest, context: _Context
+    ) -> telemetry_service_pb2.ConfigureResponse:
+        """See the contract. For whoever may use the owner's socket, or shows the admin token."""
+        if not self._is_admin(context):
+            raise PeerError(
+                "Only the sidecar's owner may configure it: use its UNIX socket, or send the token "
+                "in the data directory's file `admin-token`.",
+                "ADMIN_ONLY",
+            )
+        await self._wandb.configure(request)
+        status = await self._queries.status(telemetry_service_pb2.GetStatusRequest())
+        return telemetry_service_pb2.ConfigureResponse(wandb=status.wandb)
 
     async def Compare(  # noqa: N802
         self, request: telemetry_service_pb2.CompareRequest, _context: _Context

@@ -59,6 +59,10 @@ def filesystem_of(path: Path) -> str:
 class WandbMode(StrEnum):
     """What becomes of runs at W&B."""
 
+    AUTO = "auto"
+    """Online where there is a key, else offline."""
+    ONLINE = "online"
+    """They are streamed to a W&B server."""
     OFFLINE = "offline"
     """W&B's own files are written, ready for `wandb sync`."""
     DISABLED = "disabled"
@@ -94,7 +98,17 @@ class Settings(BaseSettings):
     """Holds the journal, the store and W&B's files; one per host, on a local disk."""
     listen: str = Field(default_factory=lambda: str(default_address()))
     """`unix:PATH`, or `HOST:PORT` on loopback."""
-    wandb_mode: WandbMode = WandbMode.OFFLINE
+    wandb_mode: WandbMode = WandbMode.AUTO
+    wandb_project: str = ""
+    """Of runs that name none; empty: `uncategorized`."""
+    wandb_entity: str = ""
+    """The W&B team or user that runs go to; empty: the key's default."""
+    wandb_base_url: str = ""
+    """The W&B server; empty: `$WANDB_BASE_URL`, else W&B's own."""
+    wandb_api_key_file: Path | None = None
+    """Holds the W&B key; None: where `configuration.py` looks."""
+    wandb_send_interval_s: int = Field(default=5, ge=1, le=3600)
+    """How often an online run's rows are sent, in whole seconds."""
     spool_dir: Path = Field(default_factory=spool_directory)
     """Where trainers that had no sidecar left what they logged."""
     drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
@@ -169,9 +183,24 @@ class Settings(BaseSettings):
         return self.data_dir / "wandb"
 
     @property
+    def wandb_dirs(self) -> list[Path]:
+        """Where W&B's files are, those of every credential."""
+        return [self.wandb_dir, *self.data_dir.glob("wandb-*/")]
+
+    @property
+    def pages_path(self) -> Path:
+        """Where runs are at W&B."""
+        return self.data_dir / "pages.jsonl"
+
+    @property
     def token_path(self) -> Path:
         """The token that TCP callers must show."""
         return self.data_dir / "token"
+
+    @property
+    def admin_token_path(self) -> Path:
+        """The token that TCP callers must show to configure the sidecar."""
+        return self.data_dir / "admin-token"
 
 
 def _absolute(path: Path) -> Path:

@@ -75,6 +75,7 @@ def start_sidecar(
         log_file = log_path.open("ab")
     except OSError as error:
         raise SettingsError(f"{log_path} cannot be written: {error.strerror}") from error
+    is_mode_given = "wandb_mode" in settings.model_fields_set  # else what was configured counts
     ready, ready_theirs = os.pipe()
     with log_file:
         process = subprocess.Popen(
@@ -82,8 +83,8 @@ def start_sidecar(
                 # Without -P a module in the current directory could take another's place.
                 *(sys.executable, "-P", "-m", "pillion_sidecar", "serve"),
                 *("--data-dir", str(settings.data_dir), "--listen", settings.listen),
-                *("--wandb-mode", settings.wandb_mode, "--ready-fd", str(ready_theirs)),
-                *("--end-when-idle-s", str(IDLE_END_S)),
+                *("--ready-fd", str(ready_theirs), "--end-when-idle-s", str(IDLE_END_S)),
+                *(("--wandb-mode", settings.wandb_mode) if is_mode_given else ()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log_file,

@@ -78,6 +78,8 @@ class Supervisor:
         self._writer: asyncio.StreamWriter | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_draining = False
+        self._is_renewing = False
+        """Whether the process ends because it is to begin with another setup."""
         self._restart_count = 0
         self._error = ""
         self._has_said_why = False
@@ -111,6 +113,13 @@ class Supervisor:
         if self._writer is not None and not self._writer.transport.get_write_buffer_size():
             self._send({"wake": True})
 
+    def renew(self, setup: Mapping[str, Any]) -> None:
+        """Go on with another setup, in a new process."""
+        self._setup = {"beat_interval_s": BEAT_INTERVAL_S, **setup}
+        if self._writer is not None:
+            self._is_renewing = True
+            self._writer.close()
+
     def drain(self) -> None:
         """Have this process and its successors say when they have nothing left."""
         self._is_draining = True
@@ -136,6 +145,9 @@ class Supervisor:
                 reason = await self._run_once()
             except Exception as error:  # noqa: BLE001 - no room for it, or it said nonsense
                 reason = f"its worker could not be run: {error!r}"
+            if self._is_renewing:
+                self._is_renewing, self._error, restart_s = False, "", 0.0
+                continue
             if not self._has_said_why:
                 self._error = reason
             if time.monotonic() - started_s > STABLE_S:

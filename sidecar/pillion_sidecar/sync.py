@@ -138,7 +138,7 @@ class _Upload:
 
     def run(self, process: WandbSync, staging: Path, lock: int) -> Outcome:
         """Do it. Raises SinkError, DiskError, OSError."""
-        self._entity = self._entity or self._server.viewer()
+        self._entity = self._entity or self._server.viewer().name
         staged = self._stage(staging, self._ask())
         # The lock too, so that who comes after a kill waits for the end of this process.
         process.run(staged, self._entity, [lock], self._watch)

@@ -5,6 +5,7 @@ Pure functions over what they are given. They never log a key, nor name one in a
 
 import netrc
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,3 +42,11 @@ def netrc_path_of(environ: Mapping[str, str]) -> Path:
     if named := environ.get("NETRC"):
         return Path(named).expanduser()
     return Path(environ.get("HOME") or Path.home()) / ".netrc"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A server, and a key that it takes."""
+
+    base_url: str
+    key: str = field(repr=False)

@@ -39,6 +39,7 @@ from pillion_sidecar.errors import PillionError
 from pillion_sidecar.journal_reader import JournalReader
 from pillion_sidecar.sinks import Sink
 from pillion_sidecar.store import Store
+from pillion_sidecar.wandb_keys import Account
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,11 @@ def _open_sink(setup: dict[str, Any]) -> Sink:
         return StoreSink(setup["store_url"], Blobs(Path(setup["blobs_dir"])))
     from pillion_sidecar.sinks.wandb import WandbSink  # noqa: PLC0415
 
-    return WandbSink(Path(setup["wandb_dir"]))
+    return WandbSink(
+        Path(setup["wandb_dir"]),
+        Account(*setup["account"]) if setup["account"] else None,
+        send_interval_s=setup["send_interval_s"],
+    )
 
 
 def _die_with_parent() -> None:
@@ -102,9 +107,16 @@ def _run(line: _Line) -> None:
     except PillionError as error:
         line.send({"failed": str(error)})
         raise
-    store = None if setup["sink"] == "store" else lambda: Store(setup["store_url"])
+    is_store = setup["sink"] == "store"
+    store = None if is_store else lambda: Store(setup["store_url"])
     try:
-        courier = Courier(JournalReader(Path(setup["journal"])), sink, store=store, beat=line.beat)
+        courier = Courier(
+            JournalReader(Path(setup["journal"])),
+            sink,
+            store=store,
+            beat=line.beat,
+            destination=None if is_store else setup["sink"],
+        )
         _deliver(line, courier, sink, messages)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sink.close()

@@ -135,8 +135,6 @@ def test_bytes_that_are_no_message_are_refused(sidecar: Any, method: str) -> Non
         ("StartRun", pb2.StartRunRequest(run_id="a/b"), "INVALID_ARGUMENT"),
         ("StartRun", pb2.StartRunRequest(run_id="new", resume="RESUME_POLICY_MUST"), "NOT_FOUND"),
         ("UpdateRun", pb2.UpdateRunRequest(run_id="nope"), "NOT_FOUND"),
-        ("Configure", pb2.ConfigureRequest(), "UNIMPLEMENTED"),
-        ("ListArtifacts", pb2.ListArtifactsRequest(), "UNIMPLEMENTED"),
     ],
 )
 def test_a_question_that_has_no_answer_is_refused_with_the_right_code(

@@ -16,12 +16,16 @@ RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 class Reports:
     """A delivery without workers, and a hand to report in their place."""
 
-    def __init__(self, directory: Path, mode: str) -> None:
+    def __init__(self, directory: Path, *sinks: str) -> None:
         self.damaged: list[Offset] = []
         self.causes: list[str] = []
-        settings = Settings(data_dir=directory, listen=f"unix:{directory}/s.sock", wandb_mode=mode)
+        settings = Settings(data_dir=directory, listen=f"unix:{directory}/s.sock")
         self.delivery = Delivery(
-            settings, on_damaged=self.damaged.append, on_corrupt=self.causes.append
+            settings,
+            dict.fromkeys(sinks),
+            dict.fromkeys((RUN, OTHER_RUN, *map(RunId, "0123456")), "wandb"),
+            on_damaged=self.damaged.append,
+            on_corrupt=self.causes.append,
         )
 
     def say(self, sink: str, **message: Any) -> None:
@@ -40,7 +44,7 @@ class Reports:
 @pytest.fixture
 def reports(tmp_path: Path) -> Reports:
     """Return a delivery to the store and to W&B."""
-    return Reports(tmp_path, "offline")
+    return Reports(tmp_path, "wandb")
 
 
 def test_nothing_is_trimmed_that_a_sink_does_not_have(reports: Reports) -> None:
@@ -80,9 +84,23 @@ def test_many_runs_are_told_a_part_at_a_time(
 
 def test_without_wandb_the_store_alone_decides(tmp_path: Path) -> None:
     """A sink that is not there keeps nothing."""
-    reports = Reports(tmp_path, "disabled")
+    reports = Reports(tmp_path)
     reports.reach("store", 7)
     assert reports.delivery.trim_points() == {RUN: 7}
+
+
+def test_a_run_waits_for_its_own_sinks_alone(tmp_path: Path) -> None:
+    """Runs of another key, and those that go to none, have the store and what they are bound to."""
+    reports = Reports(tmp_path, "wandb", "wandb-crew")
+    runs = {RunId("crew"): "wandb-crew", RunId("none"): "", RunId("spooled"): None}
+    for run_id, sink in runs.items():
+        if sink is not None:
+            reports.delivery.bind(run_id, sink)
+        reports.reach("store", 7, run_id)
+    assert reports.delivery.trim_points() == {"none": 7, "spooled": 7}
+    reports.reach("wandb-crew", 3, RunId("crew"))
+    reports.reach("wandb", 2, RunId("spooled"))
+    assert reports.delivery.trim_points() == {"crew": 3, "spooled": 2}
 
 
 def test_what_a_former_worker_reported_trims_nothing(reports: Reports) -> None:

@@ -187,7 +187,7 @@ def books(tmp_path: Path) -> Iterator[Books]:
 
 def started(last_sequence: int, *, is_resumed: bool, next_ordinal: int) -> Started:
     """Make what a writer of `start_of`'s learns when it starts."""
-    return Started(last_sequence, is_resumed, next_ordinal, "demo", "a name")
+    return Started(last_sequence, is_resumed, next_ordinal, "demo", "a name", "wandb")
 
 
 def start_of(run_id: RunId = RUN, writer_id: WriterId = WRITER, **changed: Any) -> RunStart:
@@ -649,10 +649,10 @@ def test_the_first_who_names_a_run_names_it(books: Books) -> None:
     unnamed = start_of(is_project_given=False, is_name_given=False, project="none", name="run")
     books.journal.start(unnamed).result(WAIT_S)
     joined = books.journal.start(start_of(writer_id=other, project="mine", is_name_given=False))
-    assert joined.result(WAIT_S) == Started(0, True, 0, "mine", "run")
+    assert joined.result(WAIT_S) == Started(0, True, 0, "mine", "run", "wandb")
     books.reopen()
     joined = books.journal.start(start_of(writer_id=third, project="theirs", name="named"))
-    assert joined.result(WAIT_S) == Started(0, True, 0, "mine", "named")
+    assert joined.result(WAIT_S) == Started(0, True, 0, "mine", "named", "wandb")
     updates = [decode_update(payload_in(e)) for e in books.entries() if e.kind is EntryKind.UPDATE]
     assert updates == [RunUpdate(RUN, project="mine"), RunUpdate(RUN, name="named")]
 

@@ -26,6 +26,11 @@ def link() -> Link:
     return link
 
 
+def acked(sequence: int) -> Any:
+    """Make the sidecar's answer to a batch."""
+    return pb2.LogMetricsResponse(acked_sequence=sequence)
+
+
 def started(last_sequence: int, journal_id: str = "j") -> Any:
     """Return the sidecar's answer to StartRun."""
     return pb2.StartRunResponse(last_sequence=last_sequence, journal_id=journal_id)
@@ -74,7 +79,7 @@ def test_a_batch_that_is_refused_for_good_is_replaced_by_its_absence(link: Link)
     link._give_up_first("no")
     assert sent(link, link._on_started(started(1))) == [(2, 2, 1), 3]
     assert link.counts().dropped == 1
-    link._on_ack(3)
+    link._on_response(acked(3))
     assert (link.counts().acked, link.counts().unacked) == (2, 0)
 
 
@@ -92,7 +97,7 @@ def test_what_was_wrong_is_over_when_the_sidecar_acks_and_not_before(link: Link)
     link._failure_count, link.problem = 5, "the disk is full"
     link._on_started(started(0))
     assert (link._failure_count, link.problem) == (5, "the disk is full")
-    link._on_ack(1)
+    link._on_response(acked(1))
     assert (link._failure_count, link.problem) == (0, "")
 
 

@@ -22,6 +22,8 @@ def status_of(last_error: str = "") -> pb2.GetStatusResponse:
     response = pb2.GetStatusResponse(
         sentence="All is well.", version="1.2", data_dir="/data", wandb={"mode": "offline"}
     )
+    for sink in ("store", "wandb"):
+        response.totals.sinks.add(sink=sink)
     run = response.runs.add(run_id="r1", state="RUN_STATE_RUNNING", journaled_row_count=1200)
     run.sinks.add(sink="store", delivered_row_count=1200)
     run.sinks.add(

@@ -24,6 +24,7 @@ class FakeRun:
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.should_stop = False
 
     def log(self, metrics: dict[str, Any], *, step: int) -> None:
         """Keep the row."""
@@ -132,3 +133,14 @@ def test_a_loss_that_is_no_number_ends_the_training(loss: float) -> None:
     """It fails at the row that shows it, saying what to change."""
     with pytest.raises(TrainingDivergedError, match="at step 7: give a smaller learning_rate"):
         GuardCallback(StopRequest()).on_log(ARGS, state(7), None, {"loss": loss})
+
+
+def test_training_stops_if_somebody_asks_it_to() -> None:
+    """As by the Stop button of W&B's page; not before."""
+    run, control = FakeRun(), SimpleNamespace(should_training_stop=False)
+    callback = PillionCallback(run)
+    callback.on_step_end(ARGS, state(1), control)
+    assert not control.should_training_stop
+    run.should_stop = True
+    callback.on_step_end(ARGS, state(2), control)
+    assert control.should_training_stop

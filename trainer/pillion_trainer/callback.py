@@ -39,6 +39,10 @@ class Run(Protocol):
     def summary(self) -> Section:
         """What came out of it."""
 
+    @property
+    def should_stop(self) -> bool:
+        """Whether somebody asks it to stop."""
+
     def log(self, metrics: dict[str, Any], /, *, step: int) -> None:
         """Send one row; never raises, never blocks."""
 
@@ -67,12 +71,14 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
         self._last_end_s = self._clock()
         self._start_interval(state)
 
-    def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
-        """Count the step and its time, from the end of what came before it."""
+    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+        """Count the step and its time, from the end of what came before it; stop if asked to."""
         now_s = self._clock()
         self._busy_s += now_s - self._last_end_s
         self._last_end_s = now_s
         self._steps += 1
+        if self._run.should_stop:
+            control.should_training_stop = True
 
     def on_evaluate(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Leave the evaluation out of the next step's time."""

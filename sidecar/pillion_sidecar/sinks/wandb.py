@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -50,6 +49,7 @@ from pillion_sidecar.sinks.wandb_online import FINISH_TIMEOUT_S, OnlineRun, Phas
 from pillion_sidecar.sinks.wandb_run import WandbRun
 from pillion_sidecar.sinks.wandb_server import WandbServer
 from pillion_sidecar.sinks.wandb_values import WandbValues
+from pillion_sidecar.wandb_keys import Account
 
 WRITE_INTERVAL_S = 0.5
 """How long wandb-core may hold back what it was given; the worker flushes once a second."""
@@ -64,14 +64,6 @@ LEAK_RETRY_S = 300.0
 """A run whose id the SDK keeps is tried again so much later, by a new process."""
 
 _PROJECT_CHARACTERS = str.maketrans(dict.fromkeys("/\\#?%:", "-"))
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What online runs are sent with."""
-
-    base_url: str
-    key: str
 
 
 class WandbSink:
@@ -117,6 +109,8 @@ class WandbSink:
         self._failure: Exception | None = None
         """Why this process is of no more use."""
         self._is_leaked_at_s: float | None = None
+        self._had_core = False
+        """Whether wandb-core was there when it was looked for last."""
         self._opening_first = Lock()
         self._is_key_known = False
 
@@ -236,6 +230,10 @@ class WandbSink:
                 waiting.sdk_run.status()  # asks wandb-core
             except Exception as error:  # noqa: BLE001 - it has died with what it was given
                 self._failure = error
+        has_core = _has_live_child()
+        if self._had_core and not has_core:
+            self._failure = RuntimeError("wandb-core has died")
+        self._had_core = has_core
         if self._is_leaked_at_s is not None and time.monotonic() > self._is_leaked_at_s:
             self._failure = RuntimeError("a run's id is to be had again")
         if self._failure is not None:
@@ -458,3 +456,14 @@ def _import_wandb(directory: Path) -> Any:
 
 def _ignore_stop() -> None:
     """Do nothing when Stop is pressed in W&B's page; by default that interrupts this process."""
+
+
+def _has_live_child() -> bool:
+    """Tell whether this process has a child: it has none but wandb-core."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has just ended
+            for pid in path.read_text(encoding="ascii").split():
+                state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+                if state.split()[0] != "Z":
+                    return True
+    return False

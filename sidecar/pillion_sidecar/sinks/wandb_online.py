@@ -19,7 +19,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from pillion_sidecar.errors import PillionError, SinkError
+from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import Offset, RunFinish, RunStart
 from pillion_sidecar.sinks.wandb_care import Care
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
@@ -294,8 +294,6 @@ class OnlineRun(WandbRun):
         self.phase = Phase.FAILED
         if isinstance(error, SinkError):
             self.failure = error
-        elif isinstance(error, PillionError):
-            self.failure = SinkError(str(error), reason=error.reason)
         else:
             self.failure = SinkError(
                 f"W&B's SDK failed on run {self._start.run_id}: {error!r}. It is tried again.",

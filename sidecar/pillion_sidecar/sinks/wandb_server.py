@@ -50,6 +50,15 @@ class RemoteRun:
     """`running`, `finished`, `failed`, `crashed` …"""
 
 
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Whose key it is."""
+
+    name: str
+    entities: tuple[str, ...]
+    """To which runs may go: the user's own, and the teams."""
+
+
 class WandbServer:
     """One server, by one key. Any thread may call it.
 
@@ -62,12 +71,15 @@ class WandbServer:
         self._key = key
         self._local = threading.local()
 
-    def viewer(self) -> str:
-        """Return the key's user or default team."""
+    def viewer(self) -> Viewer:
+        """Return whose key it is."""
         viewer = self._ask("Viewer", _VIEWER).get("viewer") or {}
         if not viewer:
             raise self._key_refused()
-        return str(viewer.get("entity") or viewer.get("username") or "")
+        edges = (viewer.get("teams") or {}).get("edges") or ()
+        names = [viewer.get("entity"), viewer.get("username"), *(e["node"]["name"] for e in edges)]
+        entities = tuple(dict.fromkeys(name for name in names if name))
+        return Viewer(str(viewer.get("username") or viewer.get("entity") or ""), entities)
 
     def claim(self, entity: str, project: str, run_id: str) -> tuple[str, str]:
         """Make the run at the server unless it is there; return its entity and project."""

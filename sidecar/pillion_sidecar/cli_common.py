@@ -1,0 +1,58 @@
+"""What the commands share: common options, asking a sidecar, and printing."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pillion_sidecar.asking import Asker
+from pillion_sidecar.errors import PillionError
+from pillion_sidecar.settings import load
+
+PIPED_WIDTH = 1000
+"""Columns of a table that no terminal shows: enough to cut nothing."""
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept. [PILLION_DATA_DIR]")]
+Listen = Annotated[
+    str | None,
+    typer.Option("--address", help="The sidecar: unix:PATH or HOST:PORT. [PILLION_ADDRESS]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@contextmanager
+def asking(address: str | None, data_dir: Path | None) -> Iterator[Asker]:
+    """Ask a sidecar, or what is stored if none answers."""
+    with refusals_told():
+        listen = address or os.environ.get("PILLION_ADDRESS")
+        with Asker(load(listen=listen, data_dir=data_dir)) as ask:
+            yield ask
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn an error of ours into its sentence and exit code 1."""
+    try:
+        yield
+    except PillionError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def show(view: Any, shape: dict[str, Any], *, as_json: bool) -> None:
+    """Print for people, or as JSON."""
+    if as_json:
+        print(json.dumps(shape, indent=2, ensure_ascii=False))
+    else:
+        make_console().print(view)
+
+
+def make_console() -> Console:
+    """Make what prints tables: as wide as the terminal, or as wide as need be."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
