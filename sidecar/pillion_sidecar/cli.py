@@ -367,7 +367,7 @@ def sync(
     ):
         settings = load(data_dir=data_dir)
         folders = uploads.chosen_folders(settings.wandb_dir, runs or [])
-        to = uploads.destination(os.environ, base_url, entity) if folders else None
+        to = uploads.destination(settings, os.environ, base_url, entity) if folders else None
         task = bar.add_task("", total=None)
 
         def tell(folder: Path, arrived: int, row_count: int) -> None:

@@ -90,7 +90,7 @@ class Configuration:
             key = (self._keys_dir / (credential or "default")).read_text(encoding="ascii").strip()
         except FileNotFoundError:
             key = "" if credential else self._found_key
-        return Account(self._server(credential), key) if key else None
+        return Account(self.base_url(credential), key) if key else None
 
     def accounts(self) -> dict[str, Account | None]:
         """Return, by sink, what each credential's worker is to use; empty: W&B is switched off."""
@@ -151,7 +151,7 @@ class Configuration:
             credentials=[
                 run_pb2.WandbCredential(
                     name=name,
-                    base_url=self._server(name),
+                    base_url=self.base_url(name),
                     has_key=self.account(name) is not None,
                     problem=self.problems.get(name, ""),
                 )
@@ -175,7 +175,8 @@ class Configuration:
             )
         return self.problems.get(choices.credential, "") if self.mode is WandbMode.ONLINE else ""
 
-    def _server(self, credential: str) -> str:
+    def base_url(self, credential: str) -> str:
+        """Return a credential's server."""
         return self.choices.servers.get(credential) or self._base_url
 
     def _find_key(self, environ: Mapping[str, str]) -> str:
@@ -185,7 +186,7 @@ class Configuration:
             systemd = Path(directory) / SYSTEMD_CREDENTIAL
             file = systemd if systemd.exists() else None
         if file is None:
-            return find_key(self._server(""), environ, netrc_path_of(environ)) or ""
+            return find_key(self.base_url(""), environ, netrc_path_of(environ)) or ""
         try:
             return file.read_text(encoding="ascii").strip()
         except (OSError, ValueError) as error:

@@ -46,6 +46,7 @@ from pillion_sidecar.sinks.wandb_folders import finished_runs
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import known_versions
 from pillion_sidecar.store_tables import open_for_writing
+from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.wandb_control import WandbControl
 
 EXIT_HELD = 75
@@ -93,6 +94,7 @@ class Sidecar:
         self._delivery: Delivery
         self._configuration: Configuration
         self._wandb: WandbControl
+        self._uploader: Uploader
         self._pages: Pages
         self._server: grpc.aio.Server
         self._health: health.aio.HealthServicer
@@ -181,6 +183,7 @@ class Sidecar:
             on_news=self._on_news,
         )
         self._wandb = WandbControl(self._configuration, self._delivery)
+        self._uploader = Uploader(self._settings.data_dir, self._wandb.upload_environment)
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
         self._blobs = Blobs(self._settings.blobs_dir, self._settings.disk_reserve_bytes)
@@ -263,6 +266,7 @@ class Sidecar:
             asyncio.create_task(self._watch_liveness()),
             asyncio.create_task(self._trim()),
             asyncio.create_task(self._wandb.try_out(self._wandb.credential)),
+            asyncio.create_task(self._uploader.run()),
         ]
         if self._end_when_idle_s is not None:
             chores.append(asyncio.create_task(self._watch_idleness(self._end_when_idle_s)))

@@ -35,7 +35,8 @@ END_POLLS_MAX, END_POLL_S = 40, 0.25
 """How often, and after what pause, the server is asked whether it has all."""
 
 _NEXT_STEPS = {
-    "WANDB_KEY_REFUSED": "Run `wandb login --relogin` or set another WANDB_API_KEY.",
+    "WANDB_KEY_REFUSED": "Run `wandb login --relogin`, set another WANDB_API_KEY, or give the "
+    "sidecar one with `pillion configure --api-key-file FILE`.",
     "WANDB_AWAY": "Sync again when it is back: what has arrived is not sent twice.",
 }
 """What to do after an error of the server, where that is not the same as for online runs."""

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.records import RunId
+from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import offline_folders, run_id_of
 from pillion_sidecar.store import Store
 from pillion_sidecar.sync import Outcome, SyncState, sync_folder
-from pillion_sidecar.wandb_keys import DEFAULT_BASE_URL, find_key, netrc_path_of
+from pillion_sidecar.wandb_keys import find_key, netrc_path_of
 
 _REASONS_FOR_ALL = ("WANDB_KEY_REFUSED", "WANDB_AWAY")
 """What keeps one run for one of these reasons keeps them all."""
@@ -30,16 +32,25 @@ class Destination:
     entity: str
 
 
-def destination(environ: Mapping[str, str], base_url: str = "", entity: str = "") -> Destination:
-    """Return where runs go: as asked for, else as the environment says. Raises SettingsError."""
-    base_url = (base_url or environ.get("WANDB_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
-    key = find_key(base_url, environ, netrc_path_of(environ))
-    if key is None:
+def destination(
+    settings: Settings, environ: Mapping[str, str], base_url: str = "", entity: str = ""
+) -> Destination:
+    """Return where runs go: as asked for, else as the sidecar is set up. Raises SettingsError."""
+    configuration = Configuration(settings, dict(environ))
+    choices = configuration.choices
+    if base_url:
+        base_url = base_url.rstrip("/")
+        key = find_key(base_url, environ, netrc_path_of(environ)) or ""
+    else:
+        account = configuration.account(choices.credential)
+        base_url = configuration.base_url(choices.credential)
+        key = account.key if account else ""
+    if not key:
         raise SettingsError(
             f"There is no key for W&B at {base_url}. Run `wandb login` or set WANDB_API_KEY, then "
             "sync again."
         )
-    return Destination(base_url, key, entity or environ.get("WANDB_ENTITY", ""))
+    return Destination(base_url, key, entity or environ.get("WANDB_ENTITY") or choices.entity)
 
 
 def chosen_folders(directory: Path, run_ids: Sequence[str]) -> list[Path]:

@@ -57,6 +57,17 @@ class WandbControl:
             log.warning("W&B cannot be used", extra={"problem": problem})
         self._configuration.problems[credential] = problem
 
+    def upload_environment(self) -> dict[str, str] | None:
+        """Return the environment in which offline runs are uploaded; None: they stay here."""
+        account = self._configuration.account(self.credential)
+        if account is None or self._configuration.mode is not WandbMode.ONLINE:
+            return None
+        return {
+            "WANDB_API_KEY": account.key,
+            "WANDB_BASE_URL": account.base_url,
+            "WANDB_ENTITY": self._configuration.choices.entity,
+        }
+
     @property
     def credential(self) -> str:
         """The credential that new runs use."""

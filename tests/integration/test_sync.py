@@ -1,6 +1,8 @@
 """Later upload: `pillion sync` brings offline runs to W&B, each row once, in spite of kills."""
 
+import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import environment
+from processes import SidecarProcess, environment
 from wandb_server import KEY, TEAM, USER, WandbServer
 
+import pillion
 from pillion_sidecar.errors import SettingsError, StateError
+from pillion_sidecar.settings import load
 from pillion_sidecar.sync import Outcome, SyncState, sync_folder
+from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.uploads import Destination, chosen_folders, destination, upload
 
 ROW_COUNT = 400
@@ -122,7 +127,7 @@ def assert_is_there(server: WandbServer, run_id: str, entity: str = USER) -> Non
 def test_offline_runs_are_uploaded_once_however_often_it_is_called(
     server: WandbServer, start_sync: Start, data_dir: Path
 ) -> None:
-    """One by name, then the rest; then nothing; `wandb sync` knows them as synced too."""
+    """One by name, then the rest; they are marked as `wandb sync` does it."""
     code, answer = told(start_sync("run-2"))
     assert (code, [run["state"] for run in answer["runs"]]) == (0, ["synced"])
     assert answer["runs"][0]["url"] == f"{server.base_url}/{USER}/demo/runs/run-2"
@@ -133,16 +138,9 @@ def test_offline_runs_are_uploaded_once_however_often_it_is_called(
     for run_id in RUN_IDS:
         assert_is_there(server, run_id)
     assert len(server.alerts) == 2
-    by_hand = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", str(data_dir / "wandb" / "wandb")],
-        env=environment(WANDB_BASE_URL=server.base_url, WANDB_DIR=str(data_dir)),
-        cwd=data_dir,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "No runs to sync" in by_hand.stderr
-    assert not list((data_dir / "wandb" / "wandb").glob("*/sync"))
+    folders = data_dir / "wandb" / "wandb"
+    assert len(list(folders.glob("*/run-*.wandb.synced"))) == 2
+    assert not list(folders.glob("*/sync"))
 
 
 def test_rows_arrive_once_though_uploads_are_killed_in_the_middle(
@@ -204,7 +202,7 @@ def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
     """No key, a wrong one, an unknown entity, a server that is away, an unknown run."""
     folders = chosen_folders(data_dir / "wandb", [])
     with pytest.raises(SettingsError, match=r"no key for W&B at http://x\. Run `wandb login`"):
-        destination({"HOME": str(data_dir), "WANDB_BASE_URL": "http://x/"})
+        destination(load(data_dir=data_dir), {"HOME": "/", "WANDB_BASE_URL": "http://x/"})
     with pytest.raises(StateError, match=r"There are no files of run run-9 in .*: it has not"):
         chosen_folders(data_dir / "wandb", ["run-9"])
 
@@ -224,3 +222,51 @@ def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
     assert "Sync again when it is back" in outcome.sentence
     server.listen_again()
     assert server.runs == {}
+
+
+def test_an_upload_that_nobody_asked_for_is_tried_again_and_may_be_ended(
+    server: WandbServer, data_dir: Path, wait_until: Callable[[Callable[[], Any]], Any]
+) -> None:
+    """A key that is refused is told, another one is used; an ended upload is gone on with."""
+    shutil.rmtree(chosen_folders(data_dir / "wandb", ["run-2"])[0])
+    keys = ["x" * 40]
+    uploader = Uploader(
+        data_dir, lambda: {"WANDB_BASE_URL": server.base_url, "WANDB_API_KEY": keys[-1]}, 0.01
+    )
+
+    async def look_until(is_enough: Callable[[], Any]) -> None:
+        task = asyncio.create_task(uploader.run())
+        await asyncio.to_thread(wait_until, is_enough)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(look_until(lambda: "does not take the key" in uploader.last_error))
+    keys.append(KEY)
+    fault = server.fail("hang", operation="CreateArtifact")
+    asyncio.run(look_until(lambda: fault.hits))
+    fault.clear()
+    asyncio.run(look_until(lambda: not uploader.last_error))
+    assert_is_there(server, "run-1")
+
+
+def test_offline_runs_are_uploaded_by_themselves_once_there_is_a_key(
+    server: WandbServer, tmp_path: Path, wait_until: Callable[[Callable[[], Any]], Any]
+) -> None:
+    """A sidecar without a key leaves its runs here; with one it uploads what it finds."""
+    sidecar = SidecarProcess(tmp_path)
+    home = {"HOME": str(tmp_path), "WANDB_BASE_URL": server.base_url}
+    try:
+        sidecar.start(**home)
+        with pillion.init(project="demo", id="run-1", address=sidecar.address, quiet=True) as run:
+            for step in range(100):
+                run.log({"loss": step / 4})
+        wait_until(lambda: list((sidecar.data_dir / "wandb" / "wandb").glob("*-run-1")))
+        sidecar.stop()
+        assert server.count() == 0
+        sidecar.start(**home, WANDB_API_KEY=KEY)
+        wait_until(lambda: "run-1" in server.runs and server.runs["run-1"].state == "finished")
+    finally:
+        sidecar.close()
+    assert [row["global_step"] for row in server.runs["run-1"].rows] == list(range(100))
+    assert server.runs["run-1"].program not in ("", "unknown")
