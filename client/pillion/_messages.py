@@ -6,6 +6,8 @@ Messages are made in the client's threads only, so that `import pillion` loads n
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pillion._environment import details
+
 if TYPE_CHECKING:
     from pillion.v1 import telemetry_service_pb2
 
@@ -38,6 +40,8 @@ def start_request(start: Start, resume: str) -> "telemetry_service_pb2.StartRunR
 
     fields = dict(start.fields)
     time_unix_nano = fields.pop("time_unix_nano")
+    if "environment" in fields:
+        fields["environment"] = {**fields["environment"], **details()}
     request = pb2.StartRunRequest(
         run_id=start.run_id,
         writer_id=start.writer_id,

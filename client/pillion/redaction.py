@@ -2,8 +2,9 @@
 
 The client redacts before anything leaves the process; the sidecar redacts once more before it
 journals, since not every client is ours. Nothing finds every secret: a password under a name that
-says nothing stays. What is meant to be told is better told otherwise; commits keep their 40 digits
-where the name says that they are some.
+says nothing stays; commits keep their 40 digits where the name says that they are some.
+
+Every pattern begins where a word does, so that no text takes long.
 """
 
 import re
@@ -25,17 +26,19 @@ _NAME_OF_DIGEST = re.compile(
     r"(?:^|_)(?:commit|hash|sha1?|digest|revision|rev|version|checksum|etag)"
 )
 _SHAPE = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}"
+    r"(?<![A-Za-z0-9_-])(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[opsur]_[A-Za-z0-9]{20,}"
     r"|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}"
     r"|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}|wandb_v1_[A-Za-z0-9_-]{16,}"
     r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]*)"
 )
 _SHAPE_OF_KEY = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")
 """W&B's keys look so; git's commits too."""
-_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]+@")
+_CREDENTIALS = re.compile(r"(?<![A-Za-z0-9+.-])([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]+@")
 _WORD_END = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
-_ASSIGNMENT = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)([\"']?\s*[:=](?!//)\s*[\"']?)([^\s\"'&,;}]+)")
+_ASSIGNMENT = re.compile(
+    r"(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]+)([\"']?\s*[:=](?!//)\s*[\"']?)([^\s\"'&,;}]+)"
+)
 
 
 def redact(values: Mapping[str, Value]) -> dict[str, Value]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pillion
+from pillion._environment import speak_for
 from pillion_sidecar.command import (
     ENDING_SIGNALS,
     CommandError,
@@ -58,6 +59,7 @@ def run_as_run(
     open_standard_streams()
     signals = take_signals()
     settings = _with_sidecar(settings, signals)
+    speak_for(arguments)
     run = _start_run(settings, options)
     if number := signals.ending():
         ending = Ending(_SIGNALLED + number, "STOPPED", f"Stopped by {_name(number)}.")

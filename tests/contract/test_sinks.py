@@ -22,10 +22,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pillion._png import encode_png
+from pillion.process import process_identity
 from pillion_sidecar import columns
 from pillion_sidecar import replay as replay_module
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.columns import Logged, Media, to_column
+from pillion_sidecar.environment import GitState, Gpu, Package
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     Alert,
@@ -53,7 +55,7 @@ from pillion_sidecar.sinks import Sink, wandb
 from pillion_sidecar.sinks.memory import MemorySink
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.sinks.wandb import WandbSink
-from pillion_sidecar.sinks.wandb_file import read_wandb_file
+from pillion_sidecar.sinks.wandb_file import RecordReader, read_wandb_file
 from pillion_sidecar.store import Store
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
@@ -983,3 +985,42 @@ def test_wandb_is_given_files_as_its_own(tmp_path: Path, wait_until: WaitUntil) 
     folded = seen[f"v{len(values) - 1}"]
     assert (len(folded["values"]), sum(folded["values"])) == (512, sum(counts))
     assert (folded["bins"][:2], folded["bins"][-1]) == ([0, 2], 1024)
+
+
+def test_wandb_is_told_of_the_trainer(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Its machine, code, packages and labels; only what lives here is sampled."""
+    environment = Environment(
+        host="node-1",
+        process=process_identity(os.getpid()),
+        program="train.py",
+        python_version="3.11.9",
+        arguments=("--lr", "1"),
+        git=GitState("c" * 40, "main", "https://host/x.git"),
+        packages=(Package("torch", "2.0"), Package("µ", "1")),
+        gpus=(Gpu("H100", 80 << 30, 3, "GPU-1"),),
+        cpu_count=4,
+        memory_bytes=1 << 30,
+    )
+    labels = {"model": "m", "dataset": "d", "use_case": "u", "config": {"use_case": "mine"}}
+    delivery = Delivery(WandbHarness(tmp_path, wait_until))
+    delivery.start(1, start_of(environment=environment, **labels))
+    delivery.start(2, start_of(OTHER_RUN))
+    settings = [delivery.sink._live[run].sdk_run.settings for run in (RUN, OTHER_RUN)]  # type: ignore[attr-defined]
+    assert [each.x_disable_stats for each in settings] == [False, True]
+    assert (settings[0].x_stats_pid, settings[0].x_stats_gpu_device_ids) == (os.getpid(), [3])
+    delivery.finish(3, finish_of())
+    (path,) = tmp_path.glob("wandb/*/*.wandb")
+    (run,) = (r.run for r in RecordReader(path).read() if r.WhichOneof("record_type") == "run")
+    assert (run.host, run.git.commit, run.git.remote_url) == (
+        "node-1",
+        "c" * 40,
+        "https://host/x.git",
+    )
+    config = read_wandb_file(path).config
+    assert [config[key] for key in ("model_name", "dataset_name", "use_case")] == ["m", "d", "mine"]
+    files = path.parent / "files"
+    assert (files / "requirements.txt").read_text() == "torch==2.0\nµ==1\n"
+    metadata = json.loads((files / "wandb-metadata.json").read_text())
+    assert metadata["args"] == ["--lr", "1"]
+    assert (metadata["python"], metadata["gpu"], metadata["cpu_count"]) == ("3.11.9", "H100", 4)
+    delivery.sink.close()

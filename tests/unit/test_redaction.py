@@ -79,3 +79,18 @@ def test_config_is_redacted_however_deep_it_is() -> None:
 def test_arguments_are_redacted(arguments: str, told: str) -> None:
     """Options in both forms, assignments, addresses, and what stands alone."""
     assert " ".join(redact_arguments(arguments.split())) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "=", "a.", "-", "eyJ-", "sk-", "a=", "a= ", "a:", "://", "a://", "a ://b", "a:b@"),
+        *("token", "token_", "0123456789abcdef", " ", "\"'", "A", "aA"),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_no_text_takes_long(text: str) -> None:
+    """Half a megabyte of anything, as a name or as a value, is looked through once."""
+    text *= 500_000 // len(text)
+    redact({"a": text, text[:1000]: "x"})
+    redact_arguments([text, f"--{text}", "x", f"{text}@ b"])

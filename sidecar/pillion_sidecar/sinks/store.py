@@ -85,10 +85,14 @@ class StoreSink:
             if run is None:
                 self._connection.execute(runs.insert().values(_new_run(offset, start)))
             elif offset > run.cursor:
-                known = self._read(start.run_id, runs.c.tags, runs.c.config)
+                known = self._read(start.run_id, runs.c.tags, runs.c.config, runs.c.environment)
                 tags = list(dict.fromkeys([*known.tags, *start.tags]))
                 config = known.config | dict(start.config)
-                self._update(start.run_id, run, offset, tags=tags, config=config, **_RUNNING)
+                environment = known.environment
+                if not environment["python_version"]:  # `pillion run` speaks for its command
+                    environment = asdict(start.environment)
+                changes = {"tags": tags, "config": config, "environment": environment}
+                self._update(start.run_id, run, offset, **changes, **_RUNNING)
 
     def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
         with self._transaction(run_id):

@@ -48,6 +48,7 @@ from pillion_sidecar.sinks.wandb_offline import OfflineRun
 from pillion_sidecar.sinks.wandb_online import FINISH_TIMEOUT_S, OnlineRun, Phase
 from pillion_sidecar.sinks.wandb_run import WandbRun
 from pillion_sidecar.sinks.wandb_server import WandbServer
+from pillion_sidecar.sinks.wandb_trainer import trainer_settings
 from pillion_sidecar.sinks.wandb_values import WandbValues
 from pillion_sidecar.wandb_keys import Account
 
@@ -127,8 +128,7 @@ class WandbSink:
                 run = self._live[run_id] = self._open_online(start)
             elif run is None:
                 run = self._live[run_id] = self._open_offline(start)
-                run.define_steps()
-                run.join(start)
+                run.begin(start)
             else:
                 run.join(start)
             run.cover(offset)
@@ -416,22 +416,15 @@ class WandbSink:
         """Return settings by which nothing of this process is recorded as the run's."""
         return self._wandb.Settings(
             root_dir=root,
-            host=start.environment.host or "unknown",
-            program=start.environment.program or "unknown",
             console="off",
             silent=True,
             symlink=False,
             save_code=False,
             disable_code=True,
-            disable_git=True,
             label_disable=True,
             sagemaker_disable=True,
-            x_disable_machine_info=True,
-            x_disable_meta=True,
-            x_disable_stats=True,
-            x_save_requirements=False,
             x_transaction_log_flush_interval=WRITE_INTERVAL_S,
-            **{"stop_fn": _ignore_stop, **online},
+            **{"stop_fn": _ignore_stop, **trainer_settings(start), **online},
         )
 
 

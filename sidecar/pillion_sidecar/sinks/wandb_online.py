@@ -191,8 +191,7 @@ class OnlineRun(WandbRun):
             self._core_log = Path(sdk_run.settings.log_internal)
             self._moved_s = time.monotonic()
             self.phase = Phase.LIVE
-            self.define_steps()
-            self.join(start)
+            self.begin(start)
             self._note_confirmed()
 
         return opened

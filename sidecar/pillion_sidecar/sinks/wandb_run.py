@@ -25,6 +25,7 @@ from pillion_sidecar.records import (
 )
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
 from pillion_sidecar.sinks.wandb_summary import DefinedSummary
+from pillion_sidecar.sinks.wandb_trainer import write_files
 from pillion_sidecar.sinks.wandb_values import WandbValues
 from pillion_sidecar.store_figures import definition_of
 
@@ -73,10 +74,15 @@ class WandbRun(ABC):
     def confirmed_row_count(self) -> int:
         """How many rows are confirmed."""
 
-    def define_steps(self) -> None:
-        """Have W&B draw everything over the user's step; its own is the row's ordinal."""
+    def begin(self, start: RunStart) -> None:
+        """Take what the first writer says.
+
+        W&B draws everything over the user's step; its own is the row's ordinal.
+        """
         self.sdk_run.define_metric(GLOBAL_STEP)
         self.sdk_run.define_metric("*", step_metric=GLOBAL_STEP)
+        write_files(self.sdk_run, start)
+        self.join(start)
 
     def join(self, start: RunStart) -> None:
         """Take what another writer adds."""
