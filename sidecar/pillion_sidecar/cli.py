@@ -462,7 +462,8 @@ def demo(
     from pillion_sidecar.demo import run_demo  # noqa: PLC0415 - only this command needs it
 
     with refusals_told():
-        raise typer.Exit(run_demo(load(data_dir=data_dir), make_console(), sync=online))
+        settings = load(data_dir=data_dir, wandb_mode=WandbMode.OFFLINE)
+        raise typer.Exit(run_demo(settings, make_console(), sync=online))
 
 
 @app.command(
