@@ -70,16 +70,6 @@ def test_a_new_folder_replaces_the_runs_earlier_one_only(tmp_path: Path) -> None
     assert shown(tmp_path) == {"offline-run-1-r": "new", "offline-run-1-x-r": "other"}
 
 
-def test_what_was_uploaded_of_a_run_is_still_known_of_its_new_folder(tmp_path: Path) -> None:
-    """`wandb sync` keeps its progress beside the file; it goes along."""
-    folders = RunFolders(tmp_path)
-    folders.deliver(RUN, write(folders, RUN, 1, "old"), Offset(5), 3)
-    (tmp_path / "wandb" / "offline-run-1-r" / "run-r.wandb.syncstate").write_text("state")
-    folders.deliver(RUN, write(folders, RUN, 2, "new"), Offset(9), 4)
-    state = tmp_path / "wandb" / "offline-run-2-r" / "run-r.wandb.syncstate"
-    assert state.read_text() == "state"
-
-
 def test_a_folder_that_was_deleted_is_not_delivered_again(tmp_path: Path) -> None:
     """`wandb clean` deletes what is uploaded; the cursor stays."""
     folders = RunFolders(tmp_path)

@@ -97,8 +97,6 @@ class RunFolders:
         root = folder.parent.parent
         for earlier in self._shown.glob("offline-run-*"):
             if run_id_of(earlier) == run_id:
-                for state in earlier.glob("*.syncstate"):  # else `wandb sync` would send rows twice
-                    shutil.copy2(state, folder)
                 earlier.rename(root / earlier.name)
                 _fsync(self._shown)  # never both, not even after a power loss
         folder.rename(self._shown / folder.name)
