@@ -3,6 +3,7 @@
 The upload of one run is done by `sync.py`.
 """
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -35,7 +36,15 @@ class Destination:
 def destination(
     settings: Settings, environ: Mapping[str, str], base_url: str = "", entity: str = ""
 ) -> Destination:
-    """Return where runs go: as asked for, else as the sidecar is set up. Raises SettingsError."""
+    """Return where runs go: as asked for, else as the sidecar is set up.
+
+    Raises:
+        SettingsError: There is no key, or no `wandb sync`.
+    """
+    if importlib.util.find_spec("wandb") is None:
+        raise SettingsError(
+            "wandb is not installed here. Run `pip install -e '.[sidecar]'` in Pillion's checkout."
+        )
     configuration = Configuration(settings, dict(environ))
     choices = configuration.choices
     if base_url:

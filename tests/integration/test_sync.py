@@ -1,6 +1,7 @@
 """Later upload: `pillion sync` brings offline runs to W&B, each row once, in spite of kills."""
 
 import asyncio
+import importlib.util
 import json
 import shutil
 import signal
@@ -197,12 +198,17 @@ def test_what_was_refused_is_not_taken_for_synced(server: WandbServer, data_dir:
 
 
 def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
-    server: WandbServer, data_dir: Path
+    server: WandbServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No key, a wrong one, an unknown entity, a server that is away, an unknown run."""
+    """No wandb, no key, a wrong one, an unknown entity, a server that is away, an unknown run."""
+    settings = load(data_dir=data_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda _: None)
+        with pytest.raises(SettingsError, match=r"wandb is not installed here\. Run `pip install"):
+            destination(settings, {})
     folders = chosen_folders(data_dir / "wandb", [])
     with pytest.raises(SettingsError, match=r"no key for W&B at http://x\. Run `wandb login`"):
-        destination(load(data_dir=data_dir), {"HOME": "/", "WANDB_BASE_URL": "http://x/"})
+        destination(settings, {"HOME": "/", "WANDB_BASE_URL": "http://x/"})
     with pytest.raises(StateError, match=r"There are no files of run run-9 in .*: it has not"):
         chosen_folders(data_dir / "wandb", ["run-9"])
 
