@@ -9,10 +9,22 @@ The same by module: `pillion.log`, `pillion.config`, `pillion.summary` and `pill
 run that was started last.
 """
 
+from pillion._artifact import Artifact
 from pillion._configure import ConfigureError, WandbSetup, configure
 from pillion._counts import Counts
 from pillion._histogram import Histogram
-from pillion._init import alert, define_metric, finish, init, log, of_current_run
+from pillion._init import (
+    alert,
+    define_metric,
+    finish,
+    init,
+    log,
+    log_artifact,
+    of_current_run,
+    save,
+    use_artifact,
+)
+from pillion._logged import DownloadError, LoggedArtifact, UsedArtifact
 from pillion._media import Audio, Html, Image, Video
 from pillion._run import RefusedError, Run
 from pillion._table import Table
@@ -21,15 +33,19 @@ from pillion.address import AddressError
 
 __all__ = [
     "AddressError",
+    "Artifact",
     "Audio",
     "ConfigureError",
     "Counts",
+    "DownloadError",
     "Histogram",
     "Html",
     "Image",
+    "LoggedArtifact",
     "RefusedError",
     "Run",
     "Table",
+    "UsedArtifact",
     "Video",
     "WandbSetup",
     "__version__",
@@ -40,8 +56,11 @@ __all__ = [
     "finish",
     "init",
     "log",
+    "log_artifact",
     "run",
+    "save",
     "summary",
+    "use_artifact",
 ]
 
 

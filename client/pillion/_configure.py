@@ -79,12 +79,11 @@ def configure(
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     import grpc  # noqa: PLC0415 - `import pillion` loads no gRPC
 
-    from pillion._link import channel_options  # noqa: PLC0415
+    from pillion._channel import open_channel  # noqa: PLC0415
     from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
     from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc  # noqa: PLC0415
 
     place = Address.parse(address or os.environ.get("PILLION_ADDRESS") or str(default_address()))
-    place.check_directory()
     request = pb2.ConfigureRequest(
         project=project,
         entity=entity,
@@ -100,7 +99,7 @@ def configure(
         request.tags.tags.extend(tags)
     shown = token or os.environ.get("PILLION_TOKEN", "").strip()
     metadata = (("authorization", f"Bearer {shown}"),) if shown else ()
-    with grpc.insecure_channel(str(place), options=channel_options(place)) as channel:
+    with open_channel(grpc, place) as channel:
         stub = pb2_grpc.TelemetryServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
             if request.ListFields():

@@ -3,12 +3,15 @@
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pillion import _exit
+from pillion._artifact import Artifact
+from pillion._artifacts import failed
 from pillion._environment import environment
 from pillion._link import Link
+from pillion._logged import LoggedArtifact, UsedArtifact
 from pillion._messages import Start
 from pillion._notice import warn
 from pillion._run import Run
@@ -143,6 +146,33 @@ def finish(exit_code: int = 0) -> None:
         _current.finish(exit_code)
 
 
+def log_artifact(
+    artifact_or_path: Artifact | str | os.PathLike[str],
+    name: str | None = None,
+    type: str | None = None,
+    aliases: str | Iterable[str] | None = None,
+    policy: str = "copy",
+) -> LoggedArtifact:
+    """Log an artifact of the current run; see `Run.log_artifact`."""
+    if _current is None:
+        return _not_logged(name or to_text(artifact_or_path))
+    return _current.log_artifact(artifact_or_path, name, type, aliases, policy)
+
+
+def use_artifact(artifact: str, type: str | None = None) -> UsedArtifact:
+    """Say that the current run reads an artifact; see `Run.use_artifact`."""
+    if _current is None:
+        raise ValueError("An artifact is used by a run; call pillion.init() first.")
+    return _current.use_artifact(artifact, type)
+
+
+def save(path: str | os.PathLike[str], policy: str = "copy") -> LoggedArtifact:
+    """Log a file of the current run; see `Run.save`."""
+    if _current is None:
+        return _not_logged(to_text(path))
+    return _current.save(path, policy)
+
+
 def of_current_run(name: str) -> object:
     """Return the current run's `config` or `summary`, or the run itself by the name `run`."""
     if name == "run":
@@ -152,6 +182,10 @@ def of_current_run(name: str) -> object:
             raise AttributeError(f"pillion.{name} belongs to a run; call pillion.init() first.")
         return getattr(_current, name)
     raise AttributeError(f"module 'pillion' has no attribute {name!r}")
+
+
+def _not_logged(name: str) -> LoggedArtifact:
+    return failed(LoggedArtifact(name, ""), "call pillion.init() first")
 
 
 def _run_id_to_join() -> str:

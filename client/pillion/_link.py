@@ -13,8 +13,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from pillion._artifacts import Artifacts
+from pillion._channel import open_channel
 from pillion._counts import Counts, Refused
 from pillion._file import Held
+from pillion._logged import UsedArtifact
 from pillion._messages import Finish, Start, start_request
 from pillion._notice import warn
 from pillion._sender import Sender
@@ -78,6 +81,24 @@ class Link:
         """The file that the run's end was left in, if no sidecar took it."""
         return self._sender.spool_path
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the sidecar was there just now."""
+        return self.is_started and not self._sender.is_away
+
+    def artifacts(self) -> Artifacts:
+        """Make the writer's artifacts, which are sent to the same sidecar."""
+        start = self._start
+        return Artifacts(
+            start.run_id, start.writer_id, self.address, self._token, is_child=self.is_child
+        )
+
+    def used_artifact(self, artifact: str, project: str) -> UsedArtifact:
+        """Return what reads an artifact from the same sidecar."""
+        return UsedArtifact(
+            artifact, project, self.address, self._token, may_connect=not self.is_child
+        )
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until all rows logged so far are acked; tell whether they are."""
         self._sender.wake()
@@ -125,9 +146,7 @@ class Link:
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
         from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc  # noqa: PLC0415
 
-        address = Address.parse(self.address)
-        address.check_directory()
-        with grpc.insecure_channel(str(address), options=channel_options(address)) as channel:
+        with open_channel(grpc, Address.parse(self.address)) as channel:
             metadata = (("authorization", f"Bearer {self._token}"),) if self._token else ()
             stub: Any = pb2_grpc.TelemetryServiceStub(channel)  # type: ignore[no-untyped-call]
             # What the user wants of an existing run is asked once; coming back is always allowed.
@@ -261,17 +280,6 @@ _FINAL_CODES = (
     *("UNIMPLEMENTED", "NOT_FOUND"),
 )
 """Refusals of a start that trying again does not mend."""
-
-
-def channel_options(address: Address) -> list[tuple[str, int]]:
-    """Return how a channel to the sidecar is to be made."""
-    options = [
-        ("grpc.enable_http_proxy", 0),  # a proxy would be handed our token
-        ("grpc.use_local_subchannel_pool", 1),  # our own pauses, not those of a former channel
-    ]
-    if address.path is None:
-        options += [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
-    return options
 
 
 def _state_name(state: int) -> str:

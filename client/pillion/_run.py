@@ -9,25 +9,31 @@ In a forked child the run is another writer's: it sleeps until the child logs, a
 
 import itertools
 import operator
+import os
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from pillion._alerts import Alerts
+from pillion._artifact import Artifact
+from pillion._artifacts import checkpoint_of
 from pillion._batch import Update, row_of
 from pillion._config import Config, Summary
 from pillion._counts import Counts
 from pillion._environment import environment
 from pillion._link import Link
+from pillion._logged import LoggedArtifact, UsedArtifact
 from pillion._messages import Finish, Start
 from pillion._notice import warn
 from pillion._row import PLAIN_TYPES, read_row
+from pillion.artifact_names import alias_problem, name_problem, version_number
 from pillion.plain import Value, to_text
+from pillion.spool import spool_directory
 
 ROWS_MAX = 100_000
 """Rows that wait to be encoded. Only a sidecar that is away for long, or a loop that does nothing
@@ -38,6 +44,9 @@ START_WAIT_S = 5.0
 
 FINISH_WAIT_S = 10.0
 """How long `finish` waits for what is left to be on the sidecar's disk, or in the spool."""
+
+ARTIFACTS_WAIT_S = 3.0
+"""How much of that the end of the run waits for artifacts, so that they come before it."""
 
 REASON_CHARACTERS_MAX = 4096
 
@@ -65,6 +74,8 @@ class Run:
         self._rows_max = ROWS_MAX
         """`_CLOSED` when nothing more is taken, so that `log` needs no check of its own."""
         self._finish_deadline_s = 0.0
+        self._waiting_end: Finish | None = None
+        """The end, while it waits for artifacts to be sent."""
         self._steps = itertools.count()
         self._is_asleep = False
         """Inherited by a forked child that has not logged yet."""
@@ -244,6 +255,84 @@ class Run:
         if fields is not None:
             self._change("alert", fields)
 
+    def log_artifact(
+        self,
+        artifact_or_path: Artifact | str | os.PathLike[str],
+        name: str | None = None,
+        type: str | None = None,
+        aliases: str | Iterable[str] | None = None,
+        policy: str = "copy",
+    ) -> LoggedArtifact:
+        """Log files as a version of an artifact; only bytes that the sidecar lacks travel.
+
+        Returns when the files are staged in the spool directory: from then on they may change, be
+        rotated away, and the process be killed. They are copied, which costs nothing where the
+        filesystem shares blocks, else the time of a copy; or linked to. A thread of its own sends
+        them. What fails then is told by what is returned, and never raised.
+
+        Args:
+            artifact_or_path: An `Artifact`; or a file, a directory or a URI, to make one of.
+            name: Its name, if made of a path. Default: `run-ID-FILE`.
+            type: What it is, if made of a path: `model`, `dataset` …
+            aliases: Other names of this version; `latest` is always one.
+            policy: `copy`; or `link`, which needs no room for files on the spool's filesystem, but
+                refuses those that are then changed in place.
+
+        Raises:
+            ValueError: An argument can never be logged: a name that is none, no such file.
+        """
+        return self._artifacts.log(artifact_or_path, name, type, aliases, policy)
+
+    def log_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        aliases: str | Iterable[str] | None = None,
+        *,
+        name: str | None = None,
+        policy: str = "copy",
+    ) -> LoggedArtifact:
+        """Log a checkpoint: as `log_artifact`, of type `checkpoint`, with the alias `step-STEP`.
+
+        Args:
+            path: Its file or directory.
+            step: The training step that it is of.
+            metrics: How good it is; kept with it.
+            aliases: More names of this version, such as `best`.
+            name: Its name. Default: `checkpoint-RUN`.
+            policy: As for `log_artifact`.
+        """
+        checkpoint, step_alias = checkpoint_of(
+            path, name or f"checkpoint-{self.id}", step, dict(metrics or {})
+        )
+        given = [aliases] if isinstance(aliases, str) else list(aliases or ())
+        return self._artifacts.log(checkpoint, None, None, given + step_alias, policy)
+
+    def use_artifact(self, artifact: str, type: str | None = None) -> UsedArtifact:  # noqa: ARG002
+        """Say that the run reads an artifact; `download` of what is returned gets its files.
+
+        Args:
+            artifact: `NAME:VERSION` or `NAME:ALIAS`, in the run's project.
+            type: Not needed.
+
+        Raises:
+            ValueError: This is no name of an artifact.
+        """
+        name, _, version = artifact.partition(":")
+        problem = name_problem(name)
+        if not problem and version and version_number(version) is None:
+            problem = alias_problem(version)
+        if problem:
+            raise ValueError(f"{artifact[:80]!r} is no artifact: {problem}")
+        use: dict[str, Any] = {"artifact": artifact, "time_unix_nano": time.time_ns()}
+        self._change("artifact_use", use)
+        return self._link.used_artifact(artifact, self.project)
+
+    def save(self, path: str | os.PathLike[str], policy: str = "copy") -> LoggedArtifact:
+        """Log a file or directory as an artifact of type `file`; see `log_artifact`."""
+        return self._artifacts.log(path, None, "file", None, policy)
+
     def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
         """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
         if self not in open_runs or self._link.is_child:
@@ -264,9 +353,14 @@ class Run:
         if self not in open_runs or self._is_asleep:
             return
         self.begin_finish(exit_code, state=state, reason=reason)
+        if self._waiting_end is not None:
+            self._artifacts.wait(min(ARTIFACTS_WAIT_S, self._finish_deadline_s - time.monotonic()))
+            self._begin_end(self._waiting_end)
         is_kept = self._link.wait_ended(self._finish_deadline_s - time.monotonic())
         if self in open_runs:  # a signal's handler may wait for the same
             open_runs.discard(self)
+            self._artifacts.wait(self._finish_deadline_s - time.monotonic())
+            self._say_left(self._artifacts.close())
             self._say_end(is_kept)
 
     def begin_finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
@@ -284,6 +378,13 @@ class Run:
             self.log({})
         self._rows_max = _CLOSED
         self._finish_deadline_s = time.monotonic() + FINISH_WAIT_S
+        self._waiting_end = finish
+        if not self._link.is_connected or self._artifacts.wait(0.0):
+            self._begin_end(finish)
+
+    def _begin_end(self, finish: Finish) -> None:
+        """Have the writer end, once: artifacts that come later are of a run that has ended."""
+        self._waiting_end = None
         self._link.begin_finish(finish)
 
     def abandon(self) -> None:
@@ -360,6 +461,8 @@ class Run:
 
     def _attach(self, link: Link) -> None:
         """Log to this link from now on."""
+        self._artifacts = link.artifacts()
+        self._waiting_end = None
         self._link, self._queue, self._refused = link, link.rows, link.refused
         self._uncommitted = None
 
@@ -391,6 +494,14 @@ class Run:
                 else "the queue is full"
                 if len(self._queue) >= self._rows_max
                 else "there is nothing in it that can be kept, or its step is none",
+            )
+
+    def _say_left(self, count: int) -> None:
+        if count:
+            warn(
+                "pillion: %d artifacts of run %s wait in %s; a sidecar of this user takes them "
+                "from there.",
+                *(count, self.id, spool_directory()),
             )
 
     def _say_end(self, is_kept: bool) -> None:

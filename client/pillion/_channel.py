@@ -1,0 +1,17 @@
+"""How the client connects: options that every channel to a sidecar has."""
+
+from typing import Any
+
+from pillion.address import Address
+
+
+def open_channel(grpc: Any, address: Address) -> Any:
+    """Open a channel; raises AddressError if the socket's directory is not safe to use."""
+    address.check_directory()
+    options = [
+        ("grpc.enable_http_proxy", 0),  # a proxy would be handed our token
+        ("grpc.use_local_subchannel_pool", 1),  # our own pauses, not those of a former channel
+    ]
+    if address.path is None:
+        options += [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000)]
+    return grpc.insecure_channel(str(address), options=options)
