@@ -5,10 +5,11 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pillion._messages import Start
 from pillion._notice import warn
 from pillion.artifact_names import (
     NAME_CHARACTERS_MAX,
@@ -17,7 +18,6 @@ from pillion.artifact_names import (
     name_problem,
 )
 from pillion.plain import to_plain_dict, to_text
-from pillion.redaction import redact
 from pillion.staging import Manifest, StagedFile
 
 FILES_MAX = 10_000
@@ -112,14 +112,16 @@ class Artifact:
         return f"<pillion.Artifact {self.name!r} of type {self.type!r}, {len(self._files)} files>"
 
     def to_manifest(
-        self, run_id: str, writer_id: str, aliases: Iterable[str]
+        self, start: Start, aliases: Iterable[str]
     ) -> tuple[Manifest, list[Path | None]]:
         """Return what is logged, and where each file is. Raises ValueError if there is none."""
+        from pillion.redaction import redact  # noqa: PLC0415 - some regular expressions
+
         if not self._files:
             raise ValueError(f"The artifact {self.name} has no files.")
         manifest = Manifest(
-            run_id=run_id,
-            writer_id=writer_id,
+            run_id=start.run_id,
+            writer_id=start.writer_id,
             name=self.name,
             type=self.type,
             description=self.description,
@@ -127,6 +129,7 @@ class Artifact:
             aliases=[*aliases],
             registry_links=[*self._links],
             time_unix_nano=time.time_ns(),
+            start=asdict(replace(start, config=redact(start.config))),
             files=[replace(file) for _, file in self._files.values()],
         )
         return manifest, [source for source, _ in self._files.values()]

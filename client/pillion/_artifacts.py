@@ -6,6 +6,7 @@ from typing import Any
 
 from pillion._artifact import Artifact, artifact_of, checked_aliases
 from pillion._logged import LoggedArtifact
+from pillion._messages import Start
 from pillion._notice import warn
 from pillion._uploads import Uploads
 from pillion.spool import spool_directory
@@ -18,10 +19,8 @@ _IS_LINKED = {"copy": False, "mutable": False, "link": True, "immutable": True}
 class Artifacts:
     """See `Run.log_artifact`. Any thread may call it."""
 
-    def __init__(
-        self, run_id: str, writer_id: str, address: str, token: str, *, is_child: bool
-    ) -> None:
-        self._run_id, self._writer_id = run_id, writer_id
+    def __init__(self, start: Start, address: str, token: str, *, is_child: bool) -> None:
+        self._start = start
         self._uploads = None if is_child else Uploads(address, token)
         self._kept: list[Staged] = []
         """Of a forked child: the sidecar's, once the run has ended here, or the process."""
@@ -41,10 +40,8 @@ class Artifacts:
             raise ValueError(f"policy is {policy!r}; take 'copy' or 'link'.")
         artifact = artifact_or_path
         if not isinstance(artifact, Artifact):
-            artifact = artifact_of(artifact, name, type, self._run_id)
-        manifest, sources = artifact.to_manifest(
-            self._run_id, self._writer_id, checked_aliases(aliases)
-        )
+            artifact = artifact_of(artifact, name, type, self._start.run_id)
+        manifest, sources = artifact.to_manifest(self._start, checked_aliases(aliases))
         logged = LoggedArtifact(artifact.name, artifact.type)
         if self.is_closed:
             return failed(logged, "the run has ended")

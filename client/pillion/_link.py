@@ -88,10 +88,7 @@ class Link:
 
     def artifacts(self) -> Artifacts:
         """Make the writer's artifacts, which are sent to the same sidecar."""
-        start = self._start
-        return Artifacts(
-            start.run_id, start.writer_id, self.address, self._token, is_child=self.is_child
-        )
+        return Artifacts(self._start, self.address, self._token, is_child=self.is_child)
 
     def used_artifact(self, artifact: str, project: str) -> UsedArtifact:
         """Return what reads an artifact from the same sidecar."""

@@ -144,6 +144,7 @@ class Uploads:
 
     def _send(self, grpc: Any, item: _Item) -> str:
         """Send an artifact; return its version."""
+        from pillion.artifact_messages import to_artifact  # noqa: PLC0415
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
         staged = item.staged
@@ -154,7 +155,7 @@ class Uploads:
                     digest.update(data)
                     self._check_stopping()
                 file.sha256 = digest.hexdigest()
-        manifest = _manifest_message(staged)
+        manifest = to_artifact(staged.manifest)
         if manifest.ByteSize() > MESSAGE_BYTES_MAX - 1024:
             raise _RefusedError(
                 f"What is known of its files takes {manifest.ByteSize():,} bytes, and "
@@ -197,32 +198,6 @@ def _leave(item: _Item) -> None:
     """Let go of what was staged: whoever looks there next takes it."""
     item.staged.close()
     item.logged.end()
-
-
-def _manifest_message(staged: Staged) -> Any:
-    from pillion.v1 import record_pb2  # noqa: PLC0415
-    from pillion.values import to_key_values  # noqa: PLC0415
-
-    manifest = staged.manifest
-    return record_pb2.Artifact(
-        name=manifest.name,
-        type=manifest.type,
-        aliases=manifest.aliases,
-        metadata=to_key_values(manifest.metadata),
-        files=[
-            record_pb2.ArtifactFile(
-                name=file.name,
-                sha256=bytes.fromhex(file.sha256),
-                size_bytes=file.size_bytes,
-                reference_uri=file.reference_uri,
-            )
-            for file in manifest.files
-        ],
-        run_id=manifest.run_id,
-        time_unix_nano=manifest.time_unix_nano,
-        description=manifest.description,
-        registry_links=manifest.registry_links,
-    )
 
 
 def _requests(

@@ -80,6 +80,8 @@ class Manifest:
     aliases: list[str]
     registry_links: list[str]
     time_unix_nano: int
+    start: dict[str, Any]
+    """The writer's `Start`, for a run of which nothing else was ever sent or spooled."""
     files: list[StagedFile] = field(default_factory=list)
 
 

@@ -32,6 +32,7 @@ from pillion_sidecar.errors import DiskError, LimitError, PeerError, StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.metrics import ADOPTED_FILES
 from pillion_sidecar.records import CheckedBatch, RunFinish, RunId, RunStart, RunState, WriterId
+from pillion_sidecar.staged_adoption import StagedAdoption
 from pillion_sidecar.validation import check_finish, check_log, check_start, decode
 
 SCAN_INTERVAL_S = 1.0
@@ -63,6 +64,7 @@ class Adoption:
         directory: Path,
         journal: Journal,
         on_taken: Callable[[RunId, WriterId], Any],
+        staged: StagedAdoption,
         complete: Callable[[RunStart], RunStart] = lambda start: start,
     ) -> None:
         """Make one.
@@ -72,10 +74,11 @@ class Adoption:
             journal: Where they go.
             on_taken: Called in this thread with each writer that is taken over, at the beginning
                 and at the end: nobody else has to look after it.
+            staged: Takes the artifacts that lie in the same directory.
             complete: Puts into a start what its writer leaves to the sidecar.
         """
         self._directory, self._journal, self._on_taken = directory, journal, on_taken
-        self._complete = complete
+        self._staged, self._complete = staged, complete
         self._stopping = threading.Event()
         self._state = SpoolState(str(directory))
         self._trouble = ""
@@ -83,16 +86,22 @@ class Adoption:
         self._refused: dict[Path, tuple[int, str]] = {}
         """Files that cannot be taken as they are: when they were written last, and why."""
         self._thread = threading.Thread(target=self._watch, name="adoption", daemon=True)
-        self.is_busy = False
-        """Whether a file is being taken."""
+        self._is_taking = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being taken."""
+        return self._is_taking or self._staged.is_busy
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self._thread.start()
+        self._staged.start()
 
     def stop(self) -> None:
-        """End the thread; a file that is being taken is gone on with by the next sidecar."""
+        """End the threads; what is being taken is gone on with by the next sidecar."""
         self._stopping.set()
+        self._staged.stop()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -100,7 +109,14 @@ class Adoption:
         """Tell how the directory stood when it was looked at last."""
         reasons = [reason for _, reason in tuple(self._refused.values())]
         state = self._state
-        return replace(state, last_error=self._trouble or next(iter(reasons), state.last_error))
+        return replace(
+            state,
+            file_count=state.file_count + self._staged.file_count,
+            size_bytes=state.size_bytes + self._staged.size_bytes,
+            last_error=self._trouble
+            or next(iter(reasons), state.last_error)
+            or self._staged.trouble,
+        )
 
     # The rest runs in the thread.
 
@@ -146,11 +162,11 @@ class Adoption:
         reader = SpoolReader.adopt(path)
         if reader is None:
             return
-        self.is_busy = True
+        self._is_taking = True
         try:
             self._take(reader, status.st_mtime_ns)
         finally:
-            self.is_busy = False
+            self._is_taking = False
             reader.close()
 
     def _take(self, reader: SpoolReader, written_unix_nano: int) -> None:

@@ -173,6 +173,10 @@ class Journal:
         """Take an artifact whose files are kept; resolves to it with its version."""
         return self._submit(lambda: self._ledger.log_artifact(artifact))
 
+    def knows(self, run_id: RunId) -> Future[bool]:
+        """Tell whether there is such a run."""
+        return self._submit(lambda: self._ledger.knows(run_id))
+
     def know_versions(self, versions: Sequence[VersionRow]) -> Future[None]:
         """Take versions of artifacts that are known elsewhere: they are not given again."""
         return self._submit(lambda: know(self._db, versions))

@@ -403,6 +403,10 @@ class Ledger:
             reason = f"Another writer had ended as {state.name}."
         return replace(finish, state=state, exit_code=exit_code, reason=reason)
 
+    def knows(self, run_id: RunId) -> bool:
+        """Tell whether there is such a run."""
+        return self._run(run_id) is not None
+
     def _existing(self, run_id: RunId) -> _Run:
         run = self._run(run_id)
         if run is None:

@@ -43,6 +43,7 @@ from pillion_sidecar.records import Offset, RunFinish, RunId, RunState
 from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, handlers
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import finished_runs
+from pillion_sidecar.staged_adoption import StagedAdoption
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import known_versions
 from pillion_sidecar.store_tables import open_for_writing
@@ -192,6 +193,13 @@ class Sidecar:
             self._settings.spool_dir,
             self._journal,
             lambda *writer: loop.call_soon_threadsafe(self._liveness.remove, *writer),
+            StagedAdoption(
+                *(self._settings.spool_dir, self._journal, self._blobs),
+                lambda start: loop.call_soon_threadsafe(
+                    self._liveness.add, start.run_id, start.writer_id, start.environment
+                ),
+                self._wandb.complete,
+            ),
             self._wandb.complete,
         )
         self._queries = Queries(

@@ -12,6 +12,7 @@ from pillion.spool import Kind, Spool
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.adoption import Adoption
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import EntryKind, JournalReader
 from pillion_sidecar.records import (
@@ -24,6 +25,7 @@ from pillion_sidecar.records import (
     decode_batch,
     decode_finish,
 )
+from pillion_sidecar.staged_adoption import StagedAdoption
 from pillion_sidecar.validation import check_log, check_start
 
 RUN, WRITER = RunId("r"), WriterId("w")
@@ -79,7 +81,8 @@ def taken() -> list[tuple[RunId, WriterId]]:
 @pytest.fixture
 def adoption(directory: Path, journal: Journal, taken: list[Any]) -> Adoption:
     """Adopt from that directory, when told to."""
-    return Adoption(directory, journal, lambda *writer: taken.append(writer))
+    staged = StagedAdoption(directory, journal, Blobs(directory.with_name("blobs")), print)
+    return Adoption(directory, journal, lambda *writer: taken.append(writer), staged)
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ def spool(tmp_path: Path) -> Path:
 def stage(spool: Path, *sources: Path, link: bool = False) -> Staged:
     """Stage files."""
     files = [StagedFile(source.name) for source in sources]
-    manifest = Manifest("run", "w", "weights", "model", "", {"nan": float("nan")}, [], [], 1, files)
+    manifest = Manifest(
+        "run", "w", "weights", "model", "", {"nan": float("nan")}, [], [], 1, {}, files
+    )
     return Staged.create(spool, manifest, sources, link=link)
 
 
