@@ -17,6 +17,7 @@ from pillion_sidecar.store_tables import (
     artifact_files,
     artifact_runs,
     artifacts,
+    runs,
 )
 
 
@@ -54,6 +55,7 @@ def keep_artifact(connection: sa.Connection, offset: Offset, artifact: Artifact)
     reference = f"{artifact.name}:{artifact.version_name}"
     time = artifact.time_unix_nano
     _link(connection, RunId(artifact.run_id), reference, artifact_id, offset, time, is_maker=True)
+    _complete_uses(connection, artifact, artifact_id)
 
 
 def keep_use(
@@ -68,6 +70,23 @@ def keep_use(
         reference = f"{name}:v{connection.scalar(query)}"
     time = use.time_unix_nano
     _link(connection, run_id, reference, artifact_id, offset, time, is_maker=False)
+
+
+def _complete_uses(connection: sa.Connection, artifact: Artifact, artifact_id: int) -> None:
+    """Say of uses that came here before this version that they mean it: runs come in any order."""
+    names = [*artifact.aliases, artifact.version_name]
+    open_uses = (
+        artifact_runs.c.artifact_id.is_(None),
+        artifact_runs.c.reference.in_([f"{artifact.name}:{name}" for name in names]),
+        artifact_runs.c.run_id.in_(
+            sa.select(runs.c.run_id).where(runs.c.project == artifact.project)
+        ),
+    )
+    meant = {"artifact_id": artifact_id, "reference": f"{artifact.name}:{artifact.version_name}"}
+    # A run that has read it under two names has one row for it in the end.
+    connection.execute(
+        artifact_runs.update().where(*open_uses).values(meant).prefix_with("OR REPLACE")
+    )
 
 
 def _link(
