@@ -29,6 +29,7 @@ from pillion_sidecar.pages import Pages
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.store import Store
+from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.validation import check_run_id
 
 FRESH_TIMEOUT_S = 5.0
@@ -53,8 +54,9 @@ class Queries:
         adoption: Adoption,
         configuration: Configuration,
         pages: Pages,
+        uploader: Uploader,
     ) -> None:
-        self._settings, self._journal = settings, journal
+        self._settings, self._journal, self._uploader = settings, journal, uploader
         self._configuration, self._pages = configuration, pages
         self._delivery, self._adoption = delivery, adoption
         self._has_news = False
@@ -133,13 +135,16 @@ class Queries:
             if run.state == record_pb2.RUN_STATE_RUNNING
             and len(self._delivery.sinks_of(RunId(run.run_id))) > 1
         ]
+        wandb = self._configuration.status(active)
+        wandb.waiting_upload_count = self._uploader.waiting_count
+        wandb.upload_problem = self._uploader.last_error
         response = telemetry_service_pb2.GetStatusResponse(
             version=__version__,
             journal_id=self._journal.id,
             data_dir=str(self._settings.data_dir),
             start_time=self._started,
             runs=shown,
-            wandb=self._configuration.status(active),
+            wandb=wandb,
             disk=run_pb2.DiskStatus(**asdict(room)),
             spool=run_pb2.SpoolStatus(**asdict(self._adoption.status())),
             workers=[

@@ -8,7 +8,7 @@ from rich.table import Table
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.rendering import seconds_text, state_name, time_json, user_text
-from pillion_sidecar.safety import bytes_text, people_name
+from pillion_sidecar.safety import bytes_text, count_text, people_name
 
 
 def status_view(response: pb2.GetStatusResponse) -> RenderableType:
@@ -110,6 +110,8 @@ def wandb_json(wandb: run_pb2.WandbStatus) -> dict[str, Any]:
             for one in wandb.credentials
         },
         "active_run_ids": list(wandb.active_run_ids),
+        "waiting_upload_count": wandb.waiting_upload_count,
+        "upload_problem": wandb.upload_problem or None,
     }
 
 
@@ -128,7 +130,16 @@ def wandb_view(wandb: run_pb2.WandbStatus) -> RenderableType:
         lines.append(f"Credential {one.name or 'default'}: {key} for {one.base_url}{used}")
         if one.problem and one.problem != wandb.problem:
             lines.append(f"  {one.problem}")
-    return Group(*map(user_text, lines))
+    return Group(*map(user_text, [*lines, *_uploads(wandb)]))
+
+
+def _uploads(wandb: run_pb2.WandbStatus) -> list[str]:
+    """Tell what is left to upload, if anything is."""
+    if not wandb.waiting_upload_count:
+        return []
+    runs = count_text(wandb.waiting_upload_count, "offline run")
+    problem = wandb.upload_problem or "`pillion sync` uploads them."
+    return [f"Not at W&B yet: {runs}. {problem}"]
 
 
 def _counts(counts: run_pb2.StatusTotals | run_pb2.RunStatus) -> dict[str, int]:
@@ -155,6 +166,7 @@ def _places(response: pb2.GetStatusResponse) -> list[RenderableType]:
         files = f"{spool.file_count:,} waiting, {bytes_text(spool.size_bytes)}"
         trouble = f"; {spool.last_error}" if spool.last_error else ""
         parts.append(f"Spool {spool.directory}: {files}{trouble}")
+    parts += map(user_text, _uploads(response.wandb))
     parts += [
         f"Worker of {people_name(worker.sink)}: down, {worker.last_error}"
         for worker in response.workers

@@ -204,7 +204,7 @@ class Sidecar:
         )
         self._queries = Queries(
             *(self._settings, self._journal, self._delivery, self._adoption),
-            *(self._configuration, self._pages),
+            *(self._configuration, self._pages, self._uploader),
         )
 
     async def listen(self) -> None:

@@ -43,6 +43,8 @@ class Uploader:
             interval_s: How often to look.
         """
         self._data_dir, self._account, self._interval_s = data_dir, account, interval_s
+        self.waiting_count = 0
+        """Offline runs that have ended and are not uploaded, when it was looked last."""
         self.last_error = ""
         """What has kept the last upload, for people; empty: nothing."""
 
@@ -52,17 +54,21 @@ class Uploader:
         tried: Mapping[str, str] | None = None
         pause_s, not_before_s = self._interval_s, 0.0
         while True:
+            await self._count()
             account = self._account()
             is_due = account != tried or loop.time() >= not_before_s
-            if account is not None and is_due and self._is_needed():
+            if account is not None and is_due and self.waiting_count:
                 is_well = await self._upload(account)
                 pause_s = self._interval_s if is_well else min(2 * pause_s, PAUSE_MAX_S)
                 tried, not_before_s = account, loop.time() + pause_s
+                await self._count()
             await asyncio.sleep(self._interval_s)
 
-    def _is_needed(self) -> bool:
-        folders = offline_folders(self._data_dir / "wandb").values()
-        return any(not is_synced(folder) for folder in folders)
+    async def _count(self) -> None:
+        directory = self._data_dir / "wandb"
+        self.waiting_count = await asyncio.to_thread(
+            lambda: sum(not is_synced(folder) for folder in offline_folders(directory).values())
+        )
 
     async def _upload(self, account: Mapping[str, str]) -> bool:
         """Upload what there is; tell whether all of it is there."""

@@ -17,6 +17,7 @@ from processes import SidecarProcess, environment
 from wandb_server import KEY, TEAM, USER, WandbServer
 
 import pillion
+from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import SettingsError, StateError
 from pillion_sidecar.settings import load
 from pillion_sidecar.sync import Outcome, SyncState, sync_folder
@@ -270,7 +271,12 @@ def test_offline_runs_are_uploaded_by_themselves_once_there_is_a_key(
         wait_until(lambda: list((sidecar.data_dir / "wandb" / "wandb").glob("*-run-1")))
         sidecar.stop()
         assert server.count() == 0
+        fault = server.fail("hang", operation="file_stream", containing='"exitcode"')
         sidecar.start(**home, WANDB_API_KEY=KEY)
+        wait_until(lambda: fault.hits)
+        status = sidecar.call("GetStatus", pb2.GetStatusRequest()).wandb
+        assert (status.mode, status.waiting_upload_count) == ("online", 1)
+        fault.clear()
         wait_until(lambda: "run-1" in server.runs and server.runs["run-1"].state == "finished")
     finally:
         sidecar.close()

@@ -76,6 +76,15 @@ def test_disk_spool_and_workers_are_told_where_there_is_something() -> None:
     assert "Worker of the store" not in output
 
 
+def test_offline_runs_that_are_not_uploaded_are_told_with_the_next_step() -> None:
+    """What keeps them, if something was tried."""
+    response = status_of()
+    response.wandb.waiting_upload_count = 2
+    assert "Not at W&B yet: 2 offline runs. `pillion sync` uploads them." in shown(response)
+    response.wandb.upload_problem = "The key is refused."
+    assert "Not at W&B yet: 2 offline runs. The key is refused." in shown(response)
+
+
 def test_runs_that_are_not_shown_are_counted() -> None:
     """The table is bounded, the sums are not."""
     response = status_of()

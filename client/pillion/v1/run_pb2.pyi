@@ -230,7 +230,7 @@ class SpoolStatus(_message.Message):
     def __init__(self, directory: _Optional[str] = ..., file_count: _Optional[int] = ..., size_bytes: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class WandbStatus(_message.Message):
-    __slots__ = ("enabled", "available", "mode", "entity", "active_run_ids", "project", "tags", "problem", "credential", "credentials")
+    __slots__ = ("enabled", "available", "mode", "entity", "active_run_ids", "project", "tags", "problem", "credential", "credentials", "waiting_upload_count", "upload_problem")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +241,8 @@ class WandbStatus(_message.Message):
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_UPLOAD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_PROBLEM_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     available: bool
     mode: str
@@ -251,7 +253,9 @@ class WandbStatus(_message.Message):
     problem: str
     credential: str
     credentials: _containers.RepeatedCompositeFieldContainer[WandbCredential]
-    def __init__(self, enabled: bool = ..., available: bool = ..., mode: _Optional[str] = ..., entity: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ..., project: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., credential: _Optional[str] = ..., credentials: _Optional[_Iterable[_Union[WandbCredential, _Mapping]]] = ...) -> None: ...
+    waiting_upload_count: int
+    upload_problem: str
+    def __init__(self, enabled: bool = ..., available: bool = ..., mode: _Optional[str] = ..., entity: _Optional[str] = ..., active_run_ids: _Optional[_Iterable[str]] = ..., project: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., credential: _Optional[str] = ..., credentials: _Optional[_Iterable[_Union[WandbCredential, _Mapping]]] = ..., waiting_upload_count: _Optional[int] = ..., upload_problem: _Optional[str] = ...) -> None: ...
 
 class WandbCredential(_message.Message):
     __slots__ = ("name", "base_url", "has_key", "problem")

@@ -166,7 +166,8 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Configure(self, request, context):
-        """Switches W&B on and off and sets project, entity, key and tags. Not implemented yet.
+        """Switches W&B on and off and sets project, entity, key and tags, for new runs. For the
+        sidecar's owner: on the UNIX socket, or with the admin token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
