@@ -164,7 +164,7 @@ class Delivery:
         """Wait until each sink's worker has told how far it is, or why it cannot tell."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                for sink in self._sinks.values():
+                for sink in [*self._sinks.values()]:
                     while not sink.has_told:
                         await sink.moved.wait()
 

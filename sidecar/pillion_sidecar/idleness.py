@@ -7,7 +7,7 @@ cannot get on keeps it: nobody might start the next one.
 import asyncio
 
 from pillion_sidecar.adoption import Adoption
-from pillion_sidecar.delivery import Delivery
+from pillion_sidecar.delivery import STORE, Delivery
 from pillion_sidecar.journal_reader import JournalReader
 from pillion_sidecar.liveness import Liveness
 from pillion_sidecar.settings import Settings
@@ -39,5 +39,6 @@ class Idleness:
     def _is_drained(self) -> bool:
         with JournalReader(self._journal_path) as journal:
             return not any(
-                journal.runs_behind(self._delivery.through(sink)) for sink in self._delivery.sinks
+                journal.runs_behind(self._delivery.through(sink), None if sink == STORE else sink)
+                for sink in self._delivery.sinks
             )

@@ -27,7 +27,7 @@ from pillion_sidecar.sinks.wandb_run import WandbRun, exit_code_of, inert, text_
 from pillion_sidecar.sinks.wandb_server import RemoteRun, WandbServer
 from pillion_sidecar.sinks.wandb_values import WandbValues
 
-ROWS_WAITING_MAX = 100_000
+ROWS_WAITING_MAX = 20_000
 """Rows that are not confirmed; with more the run takes nothing until some are."""
 FINISH_TIMEOUT_S = 60.0
 """How long the SDK may take to end a run whose rows have all arrived."""

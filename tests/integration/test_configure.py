@@ -1,0 +1,86 @@
+"""W&B is set up while the sidecar runs: by Python and by RPC, by its owner, for new runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from processes import WAIT_S, SidecarProcess
+
+import pillion
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
+from pillion_sidecar.records import RunId
+from pillion_sidecar.store import Store
+
+
+def run_one(sidecar: SidecarProcess, run_id: str, **fields: Any) -> None:
+    """Start a run and end it, without rows."""
+    sidecar.call("StartRun", pb2.StartRunRequest(run_id=run_id, writer_id="w", **fields))
+    sidecar.call("FinishRun", pb2.FinishRunRequest(run_id=run_id, writer_id="w"))
+
+
+def sinks_of(sidecar: SidecarProcess, run_id: str) -> list[str]:
+    """Return where a run goes."""
+    (run,) = sidecar.call("GetStatus", pb2.GetStatusRequest(run_id=run_id)).runs
+    return [sink.sink for sink in run.sinks]
+
+
+def test_what_is_configured_holds_for_new_runs(make_sidecar: Callable[..., Any]) -> None:
+    """Switched off, nothing of wandb runs; all else works. The sidecar ends by itself after it."""
+    sidecar = make_sidecar("--wandb-mode", "offline", "--end-when-idle-s", "3")
+    run_one(sidecar, "before")
+    setup = pillion.configure(
+        address=sidecar.address, project="studio", tags=["production"], credential="crew"
+    )
+    assert (setup.enabled, setup.available, setup.mode) == (True, True, "offline")
+    assert (setup.project, setup.tags) == ("studio", ("production",))
+    run_one(sidecar, "crew", tags=["own"])
+    assert sinks_of(sidecar, "before") == ["store", "wandb"]
+    assert sinks_of(sidecar, "crew") == ["store", "wandb-crew"]
+    run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="crew")).run
+    assert (run.project, list(run.tags)) == ("studio", ["own", "production"])
+    off = pillion.configure(address=sidecar.address, enabled=False)
+    assert (off.enabled, off.available, off.mode) == (False, False, "disabled")
+    assert "switched off" in off.problem
+    status = sidecar.call("GetStatus", pb2.GetStatusRequest())
+    assert [worker.sink for worker in status.workers] == ["store"]
+    run_one(sidecar, "off", project="given")
+    assert sinks_of(sidecar, "off") == ["store"]
+    assert pillion.configure(address=sidecar.address, enabled=True).mode == "offline"
+    assert sinks_of(sidecar, "off") == ["store"]
+    assert sinks_of(sidecar, "crew") == ["store", "wandb-crew"]
+    assert sidecar.process.wait(WAIT_S) == 0
+    for directory, run_id in (("wandb", "before"), ("wandb-crew", "crew")):
+        assert list((sidecar.data_dir / directory / "wandb").glob(f"offline-run-*-{run_id}"))
+    store = Store(f"sqlite:///{sidecar.data_dir}/store.db")
+    run = store.run(RunId("off"))
+    store.close()
+    assert run is not None
+    assert run.project == "given"
+
+
+def test_only_the_owner_configures_over_tcp(make_sidecar: Callable[..., Any]) -> None:
+    """The token of trainers does not do; nor does nonsense, which changes nothing."""
+    sidecar = make_sidecar("--wandb-mode", "disabled", listen="127.0.0.1:0")
+    request = pb2.ConfigureRequest(project="theirs")
+    with pytest.raises(grpc.RpcError) as refused:
+        sidecar.call("Configure", request)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "admin-token" in refused.value.details()
+    token = (sidecar.data_dir / "admin-token").read_text(encoding="ascii").strip()
+    with pytest.raises(pillion.ConfigureError, match="mode: 'no' is none of"):
+        pillion.configure(address=sidecar.address, token=token, project="x", mode="no")
+    assert pillion.configure(address=sidecar.address, token=token).project == "uncategorized"
+    setup = pillion.configure(address=sidecar.address, token=token, project="ours")
+    assert setup.project == "ours"
+    with grpc.insecure_channel(sidecar.address) as channel:
+        stub = pb2_grpc.TelemetryServiceStub(channel)
+        metadata = (("authorization", f"Bearer {token}"),)
+        assert stub.GetStatus(pb2.GetStatusRequest(), metadata=metadata).version
+
+
+def test_without_a_sidecar_it_says_so() -> None:
+    """And what to do."""
+    with pytest.raises(pillion.ConfigureError, match="pillion serve"):
+        pillion.configure(address="127.0.0.1:9")
