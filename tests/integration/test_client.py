@@ -257,7 +257,7 @@ def test_a_broken_standard_error_never_reaches_the_trainer(
         "logging.getLogger('pillion').addHandler(Bad())\n"
         "sys.stderr = open('/dev/full', 'w', buffering=1)\n"
         "run = pillion.init(id='silent')\n"
-        "run.log({'loss': 1.0}); run.log({'no number': 'text'})\n"
+        "run.log({'loss': 1.0}); run.log({'no number': b'text'})\n"
         "run.finish()\n"
         "run.log({'loss': 2.0}); print('done', flush=True); os._exit(0)\n"
     )
@@ -352,7 +352,7 @@ def test_what_was_refused_is_told_to_the_sidecar(
     code = (
         "import pillion\n"
         "run = pillion.init(id='refusing', quiet=True)\n"
-        "run.log({'loss': 1.0, 'odd': 'text'}); run.log({'odd': 'text'})\n"
+        "run.log({'loss': 1.0, 'odd': b'text'}); run.log({'odd': b'text'})\n"
     )
     trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
     trainer.communicate(timeout=60)
