@@ -73,6 +73,14 @@ class Asker:
         Pages(self._settings.pages_path).show(response.runs)
         return response
 
+    def run(self, request: pb2.GetRunRequest) -> pb2.GetRunResponse:
+        """Ask `GetRun`."""
+        if self.is_sidecar:
+            return self._call("GetRun", request, pb2.GetRunResponse)
+        response = self._read(lambda store: answers.get_run(store, request))
+        Pages(self._settings.pages_path).show([response.run])
+        return response
+
     def compare(self, request: pb2.CompareRequest) -> pb2.CompareResponse:
         """Ask `Compare`."""
         if self.is_sidecar:

@@ -20,7 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import logs, rendering, spooled_files, waiting
+from pillion_sidecar import cli_runs, logs, rendering, spooled_files, waiting
 from pillion_sidecar.cli_common import (
     DataDir,
     Json,
@@ -59,6 +59,8 @@ spool_app = typer.Typer(
 )
 app.add_typer(spool_app, name="spool")
 app.command()(configure)
+app.command("show")(cli_runs.show_run)
+app.command()(cli_runs.update)
 
 SpoolDir = Annotated[
     Path | None, typer.Option(help="Where the files are. [PILLION_SPOOL_DIR]", show_default=False)

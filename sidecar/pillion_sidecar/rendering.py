@@ -43,6 +43,8 @@ def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
     for run in runs:
         summary = from_key_values(run.summary)
         loss = next((summary[key] for key in METRICS_PREFERRED if key in summary), None)
+        if isinstance(loss, dict):  # as it was defined
+            loss = loss.get("last", next(iter(loss.values()), None))
         table.add_row(
             run.run_id,
             user_text(run.name),
@@ -128,7 +130,21 @@ def run_json(run: run_pb2.Run) -> dict[str, Any]:
         "notes": run.notes,
         "config": _json(from_key_values(run.config)),
         "summary": _json(from_key_values(run.summary)),
+        "model": run.model,
+        "dataset": run.dataset,
+        "use_case": run.use_case,
         "host": run.environment.host,
+        "program": run.environment.program,
+        "arguments": list(run.environment.arguments),
+        "python_version": run.environment.python_version,
+        "git": {
+            "commit": run.environment.git.commit,
+            "branch": run.environment.git.branch,
+            "remote_url": run.environment.git.remote_url,
+        },
+        "gpus": [gpu.name for gpu in run.environment.gpus],
+        "cpu_count": run.environment.cpu_count,
+        "memory_bytes": run.environment.memory_bytes,
         "start_time": time_json(run.start_time),
         "end_time": time_json(run.end_time) if run.HasField("end_time") else None,
         "row_count": run.row_count,

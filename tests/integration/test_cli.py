@@ -40,6 +40,28 @@ def place(sidecar: Any) -> tuple[str, ...]:
     return ("--address", sidecar.address, "--data-dir", str(sidecar.data_dir))
 
 
+def test_a_run_is_changed_and_shown(sidecar: Any, place: tuple[str, ...]) -> None:
+    """Ended or not it takes a name, notes and tags; without a sidecar it can be shown only."""
+    changes = ("--name", "renamed", "--notes", "two\nlines", "--tag", "a", "--tag", "b")
+    changed = pillion_command("update", "first", *changes, "--untag", "a", "--json", *place)
+    run = json.loads(changed.stdout)
+    assert (run["name"], run["notes"], run["tags"]) == ("renamed", "two\nlines", ["a", "b"])
+    assert run["state"] == "FINISHED"
+    refused = pillion_command("update", "first", *place)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "nothing to change" in refused.stderr
+    refused = pillion_command("update", "third", "--name", "x", *place)
+    assert (refused.returncode, "no run third" in refused.stderr) == (1, True)
+    sidecar.stop()
+    shown = json.loads(pillion_command("show", "first", "--json", *place).stdout)
+    assert (shown["name"], shown["summary"]["train/loss"]) == ("renamed", 0.5)
+    assert (shown["alerts"], shown["definitions"]) == ([], [])
+    assert shown["packages"]["pytest"] == pytest.__version__
+    text = pillion_command("show", "first", *place).stdout
+    assert "renamed" in text
+    assert "config lr" in text
+
+
 def test_console_prints_what_a_run_printed(sidecar: Any, place: tuple[str, ...]) -> None:
     """As text and as JSON, once the store has it; a run that is not there is named."""
     piece = record_pb2.ConsoleLines(stream="STREAM_STDERR", time_unix_nano=1, lines=["one", "µ"])

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import typer
 
-from pillion.v1 import run_pb2, telemetry_service_pb2
+from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
 from pillion_sidecar import errors, rendering
 from pillion_sidecar.cli import app
+from pillion_sidecar.rendering_run import whole_run_json
 from pillion_sidecar.rendering_status import status_json
 from pillion_sidecar.service import _CODES_BY_FAULT, _CODES_BY_REASON
 from pillion_sidecar.settings import Settings
@@ -98,7 +99,10 @@ def test_every_field_of_the_json_output_is_documented() -> None:
         metrics=[run_pb2.MetricComparison(statistics=[run_pb2.MetricStatistics()])],
         config_differences=[run_pb2.ConfigDifference()],
     )
-    shapes = [status_json(status), rendering.comparison_json(comparison)]
+    run = run_pb2.Run(
+        definitions=[record_pb2.MetricDefinition()], alerts=[record_pb2.Alert(title="x")]
+    )
+    shapes = [status_json(status), rendering.comparison_json(comparison), whole_run_json(run)]
     fields = {key for shape in shapes for key in keys_of(shape)} - {"", "store"}
     prose = without_blocks(read("docs/cli.md"))
     documented = re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", prose)))
