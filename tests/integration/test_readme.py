@@ -20,21 +20,33 @@ def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_example_does_what_it_says(sidecar: Any, run_python: Callable[..., Any]) -> None:
-    """The ten lines, as they stand, with a sidecar found by the environment."""
-    (example,) = code_blocks("python")
-    trainer = run_python(example, PILLION_ADDRESS=sidecar.address)
-    _, errors = trainer.communicate(timeout=60)
-    assert trainer.returncode == 0, errors
-    (run,) = sidecar.call("ListRuns", pb2.ListRunsRequest(project="readme")).runs
-    assert run.state == record_pb2.RUN_STATE_FINISHED
-    assert run.row_count == 100
-    assert from_key_values(run.summary)["best_loss"] == 0.01
-    assert (
-        "All 100 rows of 1 run are on disk"
-        in sidecar.call("GetStatus", pb2.GetStatusRequest()).sentence
-    )
+def test_the_examples_do_what_they_say(
+    sidecar: Any, run_python: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As they stand, with a sidecar found by the environment: numbers, then all the rest."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "weights.bin").write_bytes(b"\1\2\3")
+    for example in code_blocks("python"):
+        trainer = run_python(example, PILLION_ADDRESS=sidecar.address)
+        _, errors = trainer.communicate(timeout=60)
+        assert trainer.returncode == 0, errors
+        if "best_loss" in example:
+            status = sidecar.call("GetStatus", pb2.GetStatusRequest())
+            assert "All 100 rows of 1 run are on disk" in status.sentence
     assert "All 100 rows of 1 run are on disk" in README
+    rich, plain = sidecar.call("ListRuns", pb2.ListRunsRequest(project="readme")).runs
+    assert plain.state == rich.state == record_pb2.RUN_STATE_FINISHED
+    assert plain.row_count == 100
+    assert from_key_values(plain.summary)["best_loss"] == 0.01
+    assert re.fullmatch(r"tiny-llama_chat_\d{8}-\d{6}", rich.name)
+    told = sidecar.call("GetRun", pb2.GetRunRequest(run_id=rich.run_id)).run
+    assert [alert.title for alert in told.alerts] == ["Loss is flat"]
+    (artifact,) = sidecar.call("ListArtifacts", pb2.ListArtifactsRequest()).artifacts
+    assert (artifact.name, artifact.version, [file.name for file in artifact.files]) == (
+        *("adapter", "v0"),
+        ["weights.bin"],
+    )
+    assert {"best", "latest"} <= set(artifact.aliases)
 
 
 def test_the_two_commands_are_targets_and_ci_calls_what_people_call() -> None:
@@ -49,8 +61,10 @@ def test_the_two_commands_are_targets_and_ci_calls_what_people_call() -> None:
 
 def test_every_command_in_the_readme_exists() -> None:
     """Each `pillion COMMAND` that is named answers to --help."""
-    commands = set(re.findall(r"pillion (serve|status|runs|compare|train|demo)\b", README))
-    assert commands == {"serve", "status", "runs", "compare", "train"}
+    commands = set(
+        re.findall(r"pillion (serve|status|runs|compare|train|demo|configure|sync)\b", README)
+    )
+    assert commands == {"serve", "status", "runs", "compare", "train", "configure", "sync"}
     for command in commands:
         subprocess.run(
             [sys.executable, "-m", "pillion_sidecar", command, "--help"],
