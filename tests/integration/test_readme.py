@@ -41,7 +41,8 @@ def test_the_examples_do_what_they_say(
     assert re.fullmatch(r"tiny-llama_chat_\d{8}-\d{6}", rich.name)
     told = sidecar.call("GetRun", pb2.GetRunRequest(run_id=rich.run_id)).run
     assert [alert.title for alert in told.alerts] == ["Loss is flat"]
-    (artifact,) = sidecar.call("ListArtifacts", pb2.ListArtifactsRequest()).artifacts
+    asked = pb2.ListArtifactsRequest(project="readme", name="adapter", version="best")
+    (artifact,) = sidecar.call("ListArtifacts", asked).artifacts
     assert (artifact.name, artifact.version, [file.name for file in artifact.files]) == (
         *("adapter", "v0"),
         ["weights.bin"],
