@@ -264,6 +264,8 @@ class OnlineRun(WandbRun):
                     self._moved_s = time.monotonic()
                 self._give_row(ordinal, row)
                 self._under_way.append(ordinal)
+            else:
+                self._give_files(ordinal, row)  # who sent the row may have died before they arrived
 
     def _note_confirmed(self) -> None:
         if self.phase is Phase.OPENING:

@@ -180,6 +180,11 @@ class WandbRun(ABC):
         values = self._values.of_row(self.sdk_run, ordinal, row)
         self.sdk_run.log(values, step=ordinal, commit=True)
 
+    def _give_files(self, ordinal: int, row: Mapping[str, Any]) -> None:
+        """Give the SDK a row's files, under the names that they have had, but not the row."""
+        files = {key: value for key, value in row.items() if isinstance(value, tuple)}
+        self._values.of_row(self.sdk_run, ordinal, files)
+
     def _set_tags(self, tags: Iterable[str]) -> None:
         known = tuple(self.sdk_run.tags or ())
         new = tuple(dict.fromkeys(tag[:TAG_LENGTH_MAX] for tag in tags if tag))
