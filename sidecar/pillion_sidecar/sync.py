@@ -5,7 +5,7 @@ again, behind those that the server has. And it takes a run for synced, with exi
 server has refused its rows or an artifact's files are gone. So the server is asked before, and what
 it has is left out of the copy that is uploaded. It is asked afterwards, and the upload's log is
 read: only if all is there, the folder is marked, as `wandb sync` marks it. That mark is believed,
-whoever has set it.
+whoever has set it. A row that is never taken is looked for, as `wandb_care.py` does it.
 
 Imports wandb, so it is for the command line's process, never for the sidecar's.
 """
@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import RunId
+from pillion_sidecar.sinks.wandb_care import WINDOW_MAX, Care
 from pillion_sidecar.sinks.wandb_copy import write_rest
 from pillion_sidecar.sinks.wandb_file import RecordReader
 from pillion_sidecar.sinks.wandb_folders import is_synced, run_id_of
@@ -31,6 +32,8 @@ from pillion_sidecar.sync_process import WandbSync
 
 AWAY_MAX_S = 30.0
 """An upload is given up when the server could not be asked for so long."""
+WINDOW_GROWTH = 8
+"""So many times as many rows are tried after some that were few enough."""
 END_POLLS_MAX, END_POLL_S = 40, 0.25
 """How often, and after what pause, the server is asked whether it has all."""
 
@@ -95,15 +98,9 @@ def sync_folder(
         with _locked(folder) as lock:
             if is_synced(folder):
                 return Outcome(run_id, SyncState.PRESENT, f"Run {run_id} was synced before.")
-            upload = _Upload(folder, WandbServer(base_url, key), entity, on_progress)
-            # Here and not in a temporary directory: after a kill the next attempt tidies up.
-            staging = folder / "sync"
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir()
-            try:
-                return upload.run(WandbSync(staging, base_url, key, program), staging, lock)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+            server = WandbServer(base_url, key)
+            upload = _Upload(folder, server, entity, on_progress)
+            return upload.run(lambda staging: WandbSync(staging, base_url, key, program), lock)
     except SinkError as error:
         sentence = str(error)
         if next_step := _NEXT_STEPS.get(error.reason):
@@ -135,40 +132,72 @@ class _Upload:
                 case "history":
                     self._steps.append(record.history.step.num)
         self._entity = entity
+        self._care = Care.load(folder.parent.parent / "aside" / f"{self._run_id}.json")
         self._away_since_s: float | None = None
 
-    def run(self, process: WandbSync, staging: Path, lock: int) -> Outcome:
+    def run(self, prepare: Callable[[Path], WandbSync], lock: int) -> Outcome:
         """Do it. Raises SinkError, DiskError, OSError."""
         self._entity = self._entity or self._server.viewer().name
-        staged = self._stage(staging, self._ask())
-        # The lock too, so that who comes after a kill waits for the end of this process.
-        process.run(staged, self._entity, [lock], self._watch)
-        self._verify(process.mistakes())
+        # Here and not in a temporary directory: after a kill the next attempt tidies up.
+        staging = self._folder / "sync"
+        is_whole, url = False, ""
+        while not is_whole:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            try:
+                process = prepare(staging)
+                is_whole = self._attempt(process, staging, lock)
+                url = process.url() or url
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
         if self._path.stat().st_ino != self._inode:
             raise SinkError(
                 f"Run {self._run_id} has gone on meanwhile. Sync it again.", reason="SYNC_OUTDATED"
             )
         self._path.with_name(f"{self._path.name}.synced").touch()
-        row_count, url = len(self._steps), process.url()
+        self._care.arrived()
+        row_count = len(self._steps) - len(self._care.aside)
         rows = f"{row_count:,} row{'s' * (row_count != 1)}"
-        sentence = f"Run {self._run_id} is at W&B, with {rows}. {url}".strip()
+        said = [f"Run {self._run_id} is at W&B, with {rows}.", self._care.note, url]
+        sentence = " ".join(filter(None, said))
         return Outcome(self._run_id, SyncState.SYNCED, sentence, row_count=row_count, url=url)
+
+    def _attempt(self, process: WandbSync, staging: Path, lock: int) -> bool:
+        """Upload as many rows as may go at once; tell whether that was all. Raises SinkError."""
+        remote, care = self._ask(), self._care
+        there_count = bisect_right(self._steps, remote.last_ordinal)
+        left = [step for step in self._steps[there_count:] if step not in care.aside]
+        batch = left[: care.window]
+        folder = self._stage(staging, remote, set(batch))
+        # The lock too, so that who comes after a kill waits for the end of this process.
+        process.run(folder, self._entity, [lock], self._watch)
+        if (refusal := process.refusal()) is not None:
+            status, said = refusal
+            last_ordinal, care.retry_at_s = self._ask().last_ordinal, 0.0
+            care.died(status, said, [step for step in batch if step > last_ordinal])
+            if care.retry_at_s:  # no row is to blame
+                raise self._failure(said)
+            return False
+        self._verify(process.mistakes(), batch)
+        care.window = min(WINDOW_MAX, care.window * WINDOW_GROWTH)
+        return len(batch) == len(left)
 
     def _ask(self) -> RemoteRun:
         remote = self._server.run(self._entity, self._project, self._run_id)
         self._on_progress(bisect_right(self._steps, remote.last_ordinal), len(self._steps))
         return remote
 
-    def _stage(self, staging: Path, remote: RemoteRun) -> Path:
-        """Lay out what is uploaded: what the server does not have of the folder."""
+    def _stage(self, staging: Path, remote: RemoteRun, steps: Container[int]) -> Path:
+        """Lay out what is uploaded: the folder without what is there, and with these rows only."""
         folder = staging / self._folder.name  # by its name it is known as an offline run
-        folder.mkdir(parents=True)
+        folder.mkdir()
         (folder / "files").symlink_to(self._folder / "files")
         write_rest(
             self._path,
             folder / self._path.name,
             entity=self._entity,
             after_step=remote.last_ordinal,
+            wants_row=lambda step: step in steps,
             with_alerts=not remote.state,  # else an earlier attempt may have raised them
         )
         return folder
@@ -183,16 +212,19 @@ class _Upload:
             if time.monotonic() - self._away_since_s > AWAY_MAX_S:
                 raise
 
-    def _verify(self, mistakes: list[str]) -> None:
+    def _verify(self, mistakes: list[str], steps: Sequence[int]) -> None:
         """Raise SinkError if something went wrong, or if the server lacks a row or the end."""
         for _ in range(0 if mistakes else END_POLLS_MAX):
             remote = self._ask()
-            has_rows = remote.last_ordinal >= max(self._steps, default=-1)
+            has_rows = remote.last_ordinal >= max(steps, default=-1)
             if has_rows and remote.state not in _LIVE_STATES:
                 return
             time.sleep(END_POLL_S)
         said = " ".join(mistakes) or "not everything has arrived, and `wandb sync` does not say why"
-        raise SinkError(
+        raise self._failure(said)
+
+    def _failure(self, said: str) -> SinkError:
+        return SinkError(
             f"W&B does not have all of run {self._run_id}: {said.removesuffix('.')}. Mend that, or "
             f"check that there is an entity {self._entity} and that the key may write there. Then "
             "sync it again: what has arrived is not sent twice.",

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ _PLACES = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
 _MISTAKE = re.compile(r"^(?:wandb: ERROR|Error:) +(?:\[\S*\] +)?(.*\S)", re.MULTILINE)
 _PASSING = ("api: HTTP error", "sender: sendAlert")
 """Errors in its log that lose nothing: one that is tried again, and an alert."""
+_STATUS = re.compile(r"(?<!\d)([45]\d\d)(?!\d)")
 _URL = re.compile(r"https?://\S+/runs/\S+")
 
 
@@ -85,18 +86,31 @@ class WandbSync:
 
     def mistakes(self) -> list[str]:
         """Return what went wrong; of artifacts and files only its log tells that."""
-        found = _MISTAKE.findall(self._printed())
-        for path in () if found else self._directory.glob("wandb/logs/debug-sync*.log"):
-            for line in path.read_text(errors="replace").splitlines():
-                entry = json.loads(line)
-                if entry["level"] == "ERROR" and not entry["msg"].startswith(_PASSING):
-                    found.append(entry["msg"])
+        found = _MISTAKE.findall(self._printed()) or [
+            text for text in self._logged_errors() if not text.startswith(_PASSING)
+        ]
         return [text[:MISTAKE_CHARACTERS_MAX] for text in found[:MISTAKES_MAX]]
+
+    def refusal(self) -> tuple[int | None, str] | None:
+        """Return with which status, and words, rows were refused; None: they were not."""
+        for text in self._logged_errors():
+            if text.startswith("filestream: fatal error"):
+                status = _STATUS.search(text)
+                said = text.rpartition("failed to upload: ")[2]
+                return int(status[1]) if status else None, said[:MISTAKE_CHARACTERS_MAX]
+        return None
 
     def url(self) -> str:
         """Return the run's page at W&B, as it has said it; else nothing."""
         found = _URL.search(self._printed())
         return found[0] if found else ""
+
+    def _logged_errors(self) -> Iterator[str]:
+        for path in self._directory.glob("wandb/logs/debug-sync*.log"):
+            for line in path.read_text(errors="replace").splitlines():
+                entry = json.loads(line)
+                if entry["level"].startswith("ERROR"):  # `ERROR+4` is a fatal one
+                    yield entry["msg"]
 
     def _printed(self) -> str:
         return self._output.read_bytes()[-OUTPUT_BYTES_MAX:].decode(errors="replace")

@@ -49,9 +49,15 @@ for run_id in {RUN_IDS}:
     artifact.add_file("{directory}/data/weights", policy="immutable", skip_cache=True)
     run.log_artifact(artifact)
     run.finish(exit_code=3)
+run = wandb.init(id="poisoned", project="demo", mode="offline", settings=settings,
+                 dir="{directory}/data/other")
+run.log({{"loss": 0.5}}, step=0, commit=True)
+run.log({{"text": "p01s0n"}}, step=1, commit=True)
+run.finish()
 """
     places = {"WANDB_DIR": str(directory / "data" / "wandb"), "HOME": str(directory)}
     (directory / "data" / "wandb").mkdir(parents=True)
+    (directory / "data" / "other").mkdir()
     (directory / "data" / "weights").write_text("w" * 1000)
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=directory, env=environment(**places)
@@ -187,15 +193,28 @@ def test_what_was_refused_is_not_taken_for_synced(server: WandbServer, data_dir:
         outcome = sync_folder(folder, server.base_url, KEY)
     assert (outcome.state, outcome.reason) == (SyncState.FAILED, "WANDB_REFUSED")
     assert "failed to log artifact" in outcome.sentence
-    with server.fail(413, operation="file_stream", containing='"exitcode"'):
+    with server.fail(409, operation="file_stream", containing='"exitcode"'):
         outcome = sync_folder(folder, server.base_url, KEY)
     assert outcome.state is SyncState.FAILED
-    assert "W&B does not have all of run run-1: Fatal error while uploading" in outcome.sentence
+    assert "W&B does not have all of run run-1: 409 Conflict" in outcome.sentence
     progress: list[tuple[int, int]] = []
     outcome = sync_folder(folder, server.base_url, KEY, "", lambda *each: progress.append(each))
     assert outcome.state is SyncState.SYNCED
     assert progress[-1] == (ROW_COUNT + 1, ROW_COUNT + 1)
     assert_is_there(server, "run-1")
+
+
+def test_a_row_that_is_never_taken_is_left_out_and_told(
+    server: WandbServer, data_dir: Path
+) -> None:
+    """The rest of its run arrives."""
+    (folder,) = chosen_folders(data_dir / "other", [])
+    server.fail(413, operation="file_stream", containing="p01s0n")
+    outcome = sync_folder(folder, server.base_url, KEY)
+    assert (outcome.state, outcome.row_count) == (SyncState.SYNCED, 1)
+    assert "W&B never takes 1 row (the first: number 1): 413 Request Entity" in outcome.sentence
+    run = server.runs["poisoned"]
+    assert ([row["loss"] for row in run.rows], run.state) == ([0.5], "finished")
 
 
 def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,11 +47,11 @@ def test_records_of_any_length_are_read_as_they_were_written(
 def test_rows_that_are_there_and_alerts_that_were_raised_are_left_out(
     tmp_path: Path, with_alerts: bool, alert_count: int
 ) -> None:
-    """All else stays; artifacts go where the run goes."""
+    """The summary of a row that is there stays, of one that is not wanted it does not."""
     records = [
         pb.Record(run=pb.RunRecord(run_id="run-1")),
         pb.Record(alert=pb.AlertRecord(title="t")),
-        *(pb.Record(history=pb.HistoryRecord(step=pb.HistoryStep(num=step))) for step in (1, 5, 9)),
+        *(record for step in (1, 5, 9) for record in (summary_of(step), row_of(step))),
         pb.Record(artifact=pb.ArtifactRecord(name="adapter")),
         pb.Record(exit=pb.RunExitRecord(exit_code=3)),
     ]
@@ -59,8 +60,29 @@ def test_rows_that_are_there_and_alerts_that_were_raised_are_left_out(
         file.write(FILE_HEADER)
         for record in records:
             write_record(file, record.SerializeToString())
-    write_rest(source, target, entity="crew", after_step=5, with_alerts=with_alerts)
+    write_rest(
+        *(source, target),
+        entity="crew",
+        after_step=1,
+        wants_row=lambda step: step != 5,
+        with_alerts=with_alerts,
+    )
     copied = list(RecordReader(target).read())
-    kinds = [record.WhichOneof("record_type") for record in copied]
-    assert kinds == ["run", *["alert"] * alert_count, "history", "artifact", "exit"]
-    assert (copied[-3].history.step.num, copied[-2].artifact.entity) == (9, "crew")
+    alerts = [record for record in records if record.WhichOneof("record_type") == "alert"]
+    records[-2].artifact.entity = "crew"
+    assert copied == [
+        *(records[0], *alerts[:alert_count]),
+        *(summary_of(1), summary_of(9), row_of(9)),
+        *records[-2:],
+    ]
+
+
+def row_of(step: int) -> Any:
+    """Make a row."""
+    return pb.Record(history=pb.HistoryRecord(step=pb.HistoryStep(num=step)))
+
+
+def summary_of(step: int) -> Any:
+    """Make the summary that the SDK writes with a row."""
+    item = pb.SummaryItem(nested_key=["_step"], value_json=str(step))
+    return pb.Record(summary=pb.SummaryRecord(update=[item]))

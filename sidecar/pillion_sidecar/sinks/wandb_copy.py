@@ -4,9 +4,11 @@
 alerts again. The format is described in `wandb_file.py`, which reads it.
 """
 
+import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pillion_sidecar.sinks.wandb_file import (
     BLOCK_BYTES,
@@ -21,19 +23,32 @@ from pillion_sidecar.sinks.wandb_file import (
 
 
 def write_rest(
-    source: Path, target: Path, *, entity: str, after_step: int, with_alerts: bool
+    source: Path,
+    target: Path,
+    *,
+    entity: str,
+    after_step: int,
+    wants_row: Callable[[int], bool],
+    with_alerts: bool,
 ) -> None:
-    """Copy a file without its rows up to a step. Raises as `RecordReader.read`.
+    """Copy a file without its rows up to a step, and without others that are not wanted.
 
-    The summary stays whole: it stands in records of its own. Artifacts are given the entity, since
-    `wandb sync --entity` sends the run there, but artifacts to the key's own.
+    A row that is not wanted is not in the summary either, which its values may have spoilt; rows up
+    to the step are. Artifacts are given the entity, since `wandb sync --entity` sends only the run
+    there. Raises as `RecordReader.read`.
     """
     with target.open("wb") as file:
         file.write(FILE_HEADER)
         for record in RecordReader(source).read():
             match record.WhichOneof("record_type"):
-                case "history" if record.history.step.num <= after_step:
-                    continue
+                case "history":
+                    step = record.history.step.num
+                    if step <= after_step or not wants_row(step):
+                        continue
+                case "summary":
+                    step = _step_in(record.summary)
+                    if step is not None and step > after_step and not wants_row(step):
+                        continue
                 case "alert" if not with_alerts:
                     continue
                 case "artifact":
@@ -57,3 +72,11 @@ def write_record(file: BinaryIO, data: bytes) -> None:
         if not data:
             return
         kinds = last_or_middle
+
+
+def _step_in(summary: Any) -> int | None:
+    """Return of which row a summary is; None: it is not of a row."""
+    for item in summary.update:
+        if (list(item.nested_key) or [item.key]) == ["_step"]:
+            return int(json.loads(item.value_json))
+    return None
