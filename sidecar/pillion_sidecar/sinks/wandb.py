@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import SettingsError, SinkError
 from pillion_sidecar.records import (
@@ -41,6 +42,7 @@ from pillion_sidecar.records import (
     TargetMode,
 )
 from pillion_sidecar.sinks import News
+from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane, WandbArtifacts
 from pillion_sidecar.sinks.wandb_care import Care
 from pillion_sidecar.sinks.wandb_folders import RunFolders
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
@@ -61,6 +63,8 @@ PROJECT_LENGTH_MAX = 128
 INIT_TIMEOUT_S = 60.0
 THREADS = 8
 """Runs that may wait for the network at once."""
+ARTIFACT_THREADS = 4
+"""Artifacts that may be on their way at once; those of a run go one by one."""
 LEAK_RETRY_S = 300.0
 """A run whose id the SDK keeps is tried again so much later, by a new process."""
 
@@ -90,12 +94,14 @@ class WandbSink:
         directory = directory.resolve()
         self._wandb = _import_wandb(directory)
         self._values = WandbValues(self._wandb, blobs or Blobs(directory.parent / "blobs"))
+        self._artifacts = WandbArtifacts(self._wandb, blobs or Blobs(directory.parent / "blobs"))
         self._folders = RunFolders(directory)
         self._directory = directory
         self._account = account
         self._server = WandbServer(account.base_url, account.key) if account else None
         self._send_interval_s = send_interval_s
         self._executor = ThreadPoolExecutor(THREADS, "wandb")
+        self._artifact_executor = ThreadPoolExecutor(ARTIFACT_THREADS, "wandb-artifacts")
         self._live: dict[RunId, WandbRun] = {}
         self._roots: dict[RunId, Path] = {}
         """Where online runs keep their files while they are live."""
@@ -157,6 +163,8 @@ class WandbSink:
                         self._values.take(record)
                     case RunUpdate():
                         run.update(record)
+                    case Artifact() | ArtifactUse():
+                        run.artifacts.put(record)
                     # A lost range is counted by the store; W&B has no place for it.
             run.cover(offset)
 
@@ -187,6 +195,8 @@ class WandbSink:
         if care is not None and care.retry_at_s > time.monotonic():
             return False
         run = self._live.get(run_id)
+        if isinstance(run, OfflineRun):
+            return run.artifacts.is_idle  # its end comes behind them
         return run.is_taking if isinstance(run, OnlineRun) else True
 
     def trouble(self, run_id: RunId) -> str:
@@ -223,6 +233,10 @@ class WandbSink:
             if isinstance(run, OnlineRun):
                 self._tick(run_id, run)
             elif isinstance(run, OfflineRun):
+                try:
+                    run.artifacts.tick(run.sdk_run)
+                except Exception as error:  # noqa: BLE001 - wandb-core has died with the rest
+                    self._failure = error
                 run.confirm()
                 waiting = run if run.is_waiting else waiting
         if waiting is not None:
@@ -246,6 +260,7 @@ class WandbSink:
         is_online = any(isinstance(run, OnlineRun) for run in self._live.values()) or self._closing
         self._live.clear()
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self._artifact_executor.shutdown(wait=False, cancel_futures=True)
         if not is_online:
             with suppress(Exception):  # wandb-core may be gone already
                 self._wandb.teardown()
@@ -347,6 +362,7 @@ class WandbSink:
             self._server,
             open_sdk,
             values=self._values,
+            artifacts=self._lane(is_online=True),
             marks=AlertMarks(self._directory / "alerts" / f"{run_id}.json"),
             care=self._cares[run_id],
             executor=self._executor,
@@ -368,7 +384,11 @@ class WandbSink:
             self._folders.discard(root)
             raise
         earlier_end = self._reopened.get(start.run_id, Offset(0))
-        return OfflineRun(root, sdk_run, earlier_end, self._values)
+        lane = self._lane(is_online=False)
+        return OfflineRun(root, sdk_run, earlier_end, self._values, lane)
+
+    def _lane(self, *, is_online: bool) -> ArtifactLane:
+        return ArtifactLane(self._artifacts, self._artifact_executor, is_online=is_online)
 
     def _init(self, start: RunStart, entity: str | None, project: str, settings: Any) -> Any:
         return self._wandb.init(

@@ -50,6 +50,8 @@ class WandbFile:
     """Lines that were printed."""
     alerts: list[tuple[str, str, str]] = field(default_factory=list)
     """Title, text and level of each."""
+    artifacts: list[Any] = field(default_factory=list)
+    """The messages by which they were logged."""
     exit_code: int | None = None
 
 
@@ -71,6 +73,8 @@ def read_wandb_file(path: Path) -> WandbFile:
             case "alert":
                 alert = record.alert
                 file.alerts.append((alert.title, alert.text, alert.level))
+            case "artifact":
+                file.artifacts.append(record.artifact)
             case "exit":
                 file.exit_code = record.exit.exit_code
     return file

@@ -12,6 +12,7 @@ from typing import Any
 
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import Offset, RunFinish
+from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane
 from pillion_sidecar.sinks.wandb_file import RecordReader
 from pillion_sidecar.sinks.wandb_run import WandbRun, exit_code_of, text_of
 from pillion_sidecar.sinks.wandb_values import WandbValues
@@ -23,14 +24,23 @@ END_WAIT_S, END_POLL_S = 30.0, 0.005
 class OfflineRun(WandbRun):
     """See `WandbRun`. What is confirmed was read back from the run's file; that is not durable."""
 
-    def __init__(self, root: Path, sdk_run: Any, earlier_end: Offset, values: WandbValues) -> None:
-        super().__init__(earlier_end, values)
+    def __init__(
+        self,
+        root: Path,
+        sdk_run: Any,
+        earlier_end: Offset,
+        values: WandbValues,
+        artifacts: ArtifactLane,
+    ) -> None:
+        super().__init__(earlier_end, values, artifacts)
         self.root, self.sdk_run = root, sdk_run
         self._reader = RecordReader(Path(sdk_run.settings.sync_file))
         self._unconfirmed: deque[int] = deque()
         """The ordinals of rows that were handed over and not read back."""
         self._printed: deque[int] = deque()
         """Checksums of texts that were printed and not read back."""
+        self._artifacts_seen: set[tuple[str, str]] = set()
+        """Name and digest of artifacts that were read back."""
         self._is_faithful = True
         """Whether rows and texts in the file are what was handed over, as far as it was read."""
         self._exit_code: int | None = None
@@ -44,7 +54,12 @@ class OfflineRun(WandbRun):
     @property
     def is_waiting(self) -> bool:
         """Whether something was handed over and not read back."""
-        return bool(self._unconfirmed or self._printed)
+        return bool(self._unconfirmed or self._printed or not self._has_artifacts)
+
+    @property
+    def _has_artifacts(self) -> bool:
+        """Whether all artifacts that the SDK was given were read back."""
+        return self._artifacts_seen.issuperset(self.artifacts.given)
 
     def confirm(self) -> None:
         """Read what the file has gained, and move the cursor."""
@@ -55,12 +70,18 @@ class OfflineRun(WandbRun):
             elif kind == "output_logger" and self._printed:
                 text = record.output_logger.line.encode()
                 self._is_faithful &= self._printed.popleft() == zlib.crc32(text)
+            elif kind == "artifact":
+                self._artifacts_seen.add((record.artifact.name, record.artifact.digest))
             elif kind in ("history", "output_logger"):
                 self._is_faithful = False
             elif kind == "exit":
                 self._exit_code = record.exit.exit_code
         if self._is_faithful:
-            self._confirm_up_to(self.confirmed_row_count, self.print_count - len(self._printed))
+            self._confirm_up_to(
+                self.confirmed_row_count,
+                self.print_count - len(self._printed),
+                self.artifacts.done_count if self._has_artifacts else 0,
+            )
 
     def end(self, finish: RunFinish) -> Path:
         """End the run in W&B and return its folder. Raises SinkError if something is missing."""
@@ -77,8 +98,8 @@ class OfflineRun(WandbRun):
         if self.is_waiting or self._exit_code != exit_code or not self._is_faithful:
             raise SinkError(
                 f"W&B's file is not what the SDK was given: {len(self._unconfirmed)} of "
-                f"{self.row_count} rows are missing, or console lines, or the end, or there are "
-                "others. It is written anew.",
+                f"{self.row_count} rows are missing, or console lines, an artifact, the end, or "
+                "there are others. It is written anew.",
                 reason="WANDB_FILE_WRONG",
             )
         return Path(self.sdk_run.settings.sync_dir)

@@ -21,6 +21,7 @@ from typing import Any
 
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import Offset, RunFinish, RunStart
+from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane
 from pillion_sidecar.sinks.wandb_care import Care
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
 from pillion_sidecar.sinks.wandb_run import WandbRun, exit_code_of, inert, text_of
@@ -64,6 +65,7 @@ class OnlineRun(WandbRun):
         open_sdk: Callable[[str, str], Any],
         *,
         values: WandbValues,
+        artifacts: ArtifactLane,
         marks: AlertMarks,
         care: Care,
         executor: Executor,
@@ -78,6 +80,7 @@ class OnlineRun(WandbRun):
             server: Where it goes.
             open_sdk: Opens the SDK's run for an entity and a project.
             values: Makes the SDK's values.
+            artifacts: Gives the SDK artifacts.
             marks: Of alerts that were sent.
             care: What is known of earlier refusals.
             executor: Does what may wait.
@@ -85,7 +88,7 @@ class OnlineRun(WandbRun):
             earlier_end: See `WandbRun`.
             after: What has to end before: the SDK knows each id once.
         """
-        super().__init__(earlier_end, values, marks)
+        super().__init__(earlier_end, values, artifacts, marks)
         self.phase = Phase.OPENING
         self.failure: SinkError | None = None
         """Why it has failed."""
@@ -132,7 +135,7 @@ class OnlineRun(WandbRun):
     @property
     def trouble(self) -> str:
         """What keeps it, for people."""
-        return " ".join(filter(None, [self._trouble, self.care.note]))
+        return " ".join(filter(None, [self._trouble, self.care.note, self.artifacts.trouble]))
 
     def end(self, offset: Offset, finish: RunFinish) -> None:
         """Have the run end once all has arrived; then it is ENDED, and confirmed up to here."""
@@ -153,13 +156,16 @@ class OnlineRun(WandbRun):
                 self._look_at_upload()
             except SinkError as error:
                 self._fail(error)
+        if self.phase is Phase.LIVE:
+            self.artifacts.tick(self.sdk_run)
+            self._note_confirmed()
         if self.phase is not Phase.LIVE or self._task is not None:
             return
         now_s = time.monotonic()
         if self._pending or self._under_way:
             if now_s - self._asked_s >= self._interval_s:
                 self._task = self._executor.submit(self._ask)
-        elif self._finish is not None:
+        elif self._finish is not None and self.artifacts.is_idle:
             self.phase = Phase.ENDING
             self._task = self._executor.submit(self._end, self._finish)
 
@@ -271,7 +277,9 @@ class OnlineRun(WandbRun):
         if self.phase is Phase.OPENING:
             return
         waiting_count = len(self._pending) + len(self._under_way)
-        self._confirm_up_to(self.row_count - waiting_count, self.print_count)
+        self._confirm_up_to(
+            self.row_count - waiting_count, self.print_count, self.artifacts.done_count
+        )
 
     def _look_at_upload(self) -> None:
         """Raise if wandb-core has given the upload up."""

@@ -23,6 +23,7 @@ from pillion_sidecar.records import (
     RunState,
     RunUpdate,
 )
+from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
 from pillion_sidecar.sinks.wandb_summary import DefinedSummary
 from pillion_sidecar.sinks.wandb_trainer import write_files
@@ -50,10 +51,15 @@ class WandbRun(ABC):
     """The SDK's run, as soon as it is open."""
 
     def __init__(
-        self, earlier_end: Offset, values: WandbValues, marks: AlertMarks | None = None
+        self,
+        earlier_end: Offset,
+        values: WandbValues,
+        artifacts: ArtifactLane,
+        marks: AlertMarks | None = None,
     ) -> None:
         """Begin without rows; `marks` are of alerts that must not be sent twice."""
         self._values, self._marks = values, marks
+        self.artifacts = artifacts
         self._alert_gate = AlertGate()
         self.defined = DefinedSummary()
         self._keys: set[str] = set()
@@ -66,8 +72,9 @@ class WandbRun(ABC):
         self.summary: dict[str, Value] = {}
         """What was set explicitly."""
         self.confirmed = Offset(0)
-        self._entries: deque[tuple[Offset, int, int]] = deque()
-        """Entries that are not confirmed; with each, how many rows and texts there are up to it."""
+        self._entries: deque[tuple[Offset, int, int, int]] = deque()
+        """Entries that are not confirmed; with each, how many rows, texts and artifacts there are
+        up to it."""
 
     @property
     @abstractmethod
@@ -173,7 +180,7 @@ class WandbRun(ABC):
 
     def cover(self, offset: Offset) -> None:
         """Take it that all up to this entry was handed over."""
-        self._entries.append((offset, self.row_count, self.print_count))
+        self._entries.append((offset, self.row_count, self.print_count, self.artifacts.put_count))
 
     def _give_row(self, ordinal: int, row: dict[str, Any]) -> None:
         """Give a row to the SDK."""
@@ -203,11 +210,15 @@ class WandbRun(ABC):
     @abstractmethod
     def _print_lines(self, lines: Sequence[str]) -> None: ...
 
-    def _confirm_up_to(self, row_count: int, print_count: int) -> None:
-        """Move the cursor: so many rows and texts are where they belong."""
+    def _confirm_up_to(self, row_count: int, print_count: int, artifact_count: int) -> None:
+        """Move the cursor: so many rows, texts and artifacts are where they belong."""
         while self._entries:
-            offset, rows_before, prints_before = self._entries[0]
-            if rows_before > row_count or prints_before > print_count:
+            offset, rows_before, prints_before, artifacts_before = self._entries[0]
+            if (
+                rows_before > row_count
+                or prints_before > print_count
+                or artifacts_before > artifact_count
+            ):
                 break
             self.confirmed = offset
             self._entries.popleft()
