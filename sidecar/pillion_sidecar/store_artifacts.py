@@ -143,9 +143,13 @@ def links_of(connection: sa.Connection, run_id: RunId, through: Offset) -> list[
     query = artifact_runs.select().where(
         artifact_runs.c.run_id == run_id, artifact_runs.c.cursor <= through
     )
+    # What has one cursor came together: then what is made comes before what may be read of it.
+    in_order = query.order_by(
+        artifact_runs.c.cursor, artifact_runs.c.is_maker.desc(), artifact_runs.c.artifact_id
+    )
     return [
         link.artifact_id if link.is_maker else ArtifactUse(link.reference, link.time_unix_nano)
-        for link in connection.execute(query.order_by(artifact_runs.c.cursor))
+        for link in connection.execute(in_order)
     ]
 
 

@@ -1,12 +1,16 @@
 """Artifacts at W&B: by the real SDK, from where the blobs lie, each once."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from artifact_calls import exchange, send, sha256
-from processes import SidecarProcess
+from processes import SidecarProcess, environment
+from wandb_server import WandbServer
 
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -47,3 +51,56 @@ def test_an_offline_run_has_its_artifacts_in_the_file(
     # One that comes when the run has ended is in the file that is written anew.
     send(sidecar, {"late.bin": b"late"}, name="late")
     wait_until(lambda: len(finished_file(sidecar).artifacts) == 3)  # type: ignore[union-attr]
+
+
+ONLINE = """
+import sys, pillion
+run = pillion.init(id="trainer", project="demo", quiet=True)
+artifact = pillion.Artifact("weights", "model", metadata={"step": 3})
+artifact.add_file("model.bin")
+artifact.add_reference("s3://bucket/base.bin", size_bytes=7)
+artifact.link("wandb-registry-model/weights")
+assert run.log_artifact(artifact, aliases="best").wait() == "v0"
+open("model.bin", "ab").write(b"more")
+assert run.log_artifact("model.bin", name="weights", type="model").wait() == "v1"
+run.use_artifact("weights:best")
+for step in range(20):
+    run.log({"loss": step})
+run.finish()
+"""
+
+
+def test_artifacts_arrive_once_though_the_server_is_ill(
+    tmp_path: Path, run_python: Callable[..., Any]
+) -> None:
+    """With aliases, links and readers, and the run's rows and end, though a worker is killed."""
+    data = os.urandom(2_000_000)
+    (tmp_path / "model.bin").write_bytes(data)
+    with WandbServer() as server:
+        sidecar = SidecarProcess(tmp_path, "--wandb-send-interval-s", "1")
+        sidecar.start(WANDB_BASE_URL=server.base_url, WANDB_API_KEY=server.key)
+        try:
+            with server.fail(503, operation="CreateArtifact") as ill:
+                trainer = run_python(ONLINE, PILLION_ADDRESS=sidecar.address)
+                assert trainer.wait(60) == 0, trainer.communicate()[1]
+                ill.wait(1)
+                workers = sidecar.call("GetStatus", pb2.GetStatusRequest()).workers
+                (pid,) = (worker.pid for worker in workers if worker.sink.startswith("wandb"))
+                os.kill(pid, signal.SIGKILL)
+            wait = ["wait", "--timeout-s", "100", "--address", sidecar.address]
+            command = [sys.executable, "-m", "pillion_sidecar", *wait]
+            subprocess.run(command, check=True, env=environment(), capture_output=True)
+        finally:
+            sidecar.close()
+        first, second = server.artifacts.named("weights")
+        assert server.artifacts.files(first) == {"model.bin": data}
+        assert server.artifacts.files(second) == {"model.bin": data + b"more"}
+        assert first.references == {"base.bin": "s3://bucket/base.bin"}
+        assert (first.aliases, second.aliases) == ({"best"}, {"latest"})
+        assert first.metadata == {"step": 3}
+        assert next(target for target, _ in first.links).endswith("wandb-registry-model/weights")
+        assert first.used_by
+        run = server.run("demo", "trainer")
+        assert [row["_step"] for row in run.rows] == list(range(20))
+        assert run.exit_code == 0
+        assert server.unknown == []
