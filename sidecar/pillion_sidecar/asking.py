@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pillion.address import Address, AddressError
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
-from pillion_sidecar import answers
+from pillion_sidecar import answers, artifact_answers
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.pages import Pages
 from pillion_sidecar.settings import Settings
@@ -90,6 +91,24 @@ class Asker:
         pages.show(response.runs)
         response.url = pages.comparison_url(response.runs)
         return response
+
+    def artifacts(self, request: pb2.ListArtifactsRequest) -> pb2.ListArtifactsResponse:
+        """Ask `ListArtifacts`."""
+        if self.is_sidecar:
+            return self._call("ListArtifacts", request, pb2.ListArtifactsResponse)
+        return self._read(lambda store: artifact_answers.list_artifacts(store, request))
+
+    def artifact_content(self, request: pb2.ReadArtifactRequest) -> Iterator[bytes]:
+        """Ask `ReadArtifact`; yield the pieces of a file."""
+        if not self.is_sidecar:
+            blobs = Blobs(self._settings.blobs_dir)
+            find = artifact_answers.find_content
+            yield from self._read(lambda store: find(store, blobs, request)).pieces()
+            return
+        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        with self._refusals_told():
+            for response in stub.ReadArtifact(request, metadata=self._metadata):
+                yield response.data
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""

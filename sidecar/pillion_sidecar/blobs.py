@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Self
 from pillion_sidecar.errors import DiskError, LimitError, PeerError
 
 SHA256_BYTES = 32
+LOCK_POLL_S = 0.05
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -71,6 +73,15 @@ class Blobs:
             writer.append(data)
             writer.commit()
 
+    def renew(self, sha256: bytes) -> bool:
+        """Have a blob that is here count as new, so that it is not removed; tell whether it is."""
+        with self.held(), _told():
+            try:
+                os.utime(self.path(sha256))
+            except FileNotFoundError:
+                return False
+        return True
+
     def writer(self, sha256: bytes, size_bytes: int) -> "BlobWriter":
         """Begin to write a blob of a known length, whether it is here or not.
 
@@ -96,6 +107,34 @@ class Blobs:
             yield
         finally:
             os.close(fd)
+
+    @contextmanager
+    def alone(self, timeout_s: float) -> Iterator[None]:
+        """Keep others from adding blobs. Raises `LimitError` if they do so all the time."""
+        with _told():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline_s = time.monotonic() + timeout_s
+            while not _is_locked(fd):
+                if time.monotonic() > deadline_s:
+                    raise LimitError(
+                        "Artifacts are being sent. Try again when they have arrived.",
+                        reason="BLOBS_BUSY",
+                    )
+                time.sleep(LOCK_POLL_S)
+            yield
+        finally:
+            os.close(fd)
+
+    def listed(self, age_min_s: float) -> Iterator[tuple[bytes, int]]:
+        """Yield digest and length of each blob that is so old at least."""
+        newest_s = time.time() - age_min_s
+        with _told():
+            for path in sorted((self.directory / "sha256").glob("??/*")):
+                status = path.lstat()
+                if status.st_mtime <= newest_s:
+                    yield bytes.fromhex(path.parent.name + path.name), status.st_size
 
     def clean(self) -> int:
         """Remove what interrupted writers have left; return how many files that were."""
@@ -205,6 +244,14 @@ def _told() -> Iterator[None]:
             "Check the disk, then send it again.",
             reason="BLOBS_FAILED",
         ) from error
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync(directory: Path) -> None:

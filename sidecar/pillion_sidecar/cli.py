@@ -20,7 +20,7 @@ from rich.progress import Progress as ProgressBar
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import cli_runs, logs, rendering, spooled_files, waiting
+from pillion_sidecar import cli_artifacts, cli_runs, logs, rendering, spooled_files, waiting
 from pillion_sidecar.cli_common import (
     DataDir,
     Json,
@@ -58,6 +58,8 @@ spool_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(spool_app, name="spool")
+app.add_typer(cli_artifacts.app, name="artifacts")
+app.command()(cli_artifacts.gc)
 app.command()(configure)
 app.command("show")(cli_runs.show_run)
 app.command()(cli_runs.update)

@@ -128,8 +128,8 @@ def run_json(run: run_pb2.Run) -> dict[str, Any]:
         "job_type": run.job_type,
         "tags": list(run.tags),
         "notes": run.notes,
-        "config": _json(from_key_values(run.config)),
-        "summary": _json(from_key_values(run.summary)),
+        "config": plain_value(from_key_values(run.config)),
+        "summary": plain_value(from_key_values(run.summary)),
         "model": run.model,
         "dataset": run.dataset,
         "use_case": run.use_case,
@@ -170,7 +170,7 @@ def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
                         "point_count": one.point_count,
                         "nan_count": one.nan_count,
                         **{
-                            name: _json(getattr(one, name)) if one.HasField(name) else None
+                            name: plain_value(getattr(one, name)) if one.HasField(name) else None
                             for name in figures
                         },
                     }
@@ -182,7 +182,7 @@ def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
         "config_difference_count": response.config_difference_count,
         "config_differences": {
             difference.key: {
-                setting.run_id: _json(from_any_value(setting.value))
+                setting.run_id: plain_value(from_any_value(setting.value))
                 for setting in difference.settings
                 if setting.HasField("value")
             }
@@ -280,14 +280,14 @@ def _figure_text(statistics: run_pb2.MetricStatistics, figure: str) -> str:
     return number_text(getattr(statistics, figure) if statistics.HasField(figure) else None)
 
 
-def _json(value: Value) -> Any:
+def plain_value(value: Value) -> Any:
     """Make a value that JSON can hold: NaN and the infinities as text, bytes as hex."""
     if isinstance(value, float) and not math.isfinite(value):
         return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, list):
-        return [_json(element) for element in value]
+        return [plain_value(element) for element in value]
     if isinstance(value, dict):
-        return {key: _json(element) for key, element in value.items()}
+        return {key: plain_value(element) for key, element in value.items()}
     return value

@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     """How long a stop may take to deliver what is left."""
     disk_reserve_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Intake is refused while the journal's disk has less room than that."""
+    artifact_keep_last: int = Field(default=0, ge=0)
+    """`pillion gc` keeps so many versions of each artifact; 0: all."""
     metric_keys_max: int = Field(default=100_000, gt=0)
     """Metrics that a run may have; values of others are refused and counted."""
     log_format: LogFormat = LogFormat.TEXT

@@ -33,7 +33,7 @@ class ChunkWriter:
         for chunk in new:
             files.setdefault(chunk.sha256, []).append(chunk)
         for sha256, pieces in files.items():
-            if self._blobs.has(bytes.fromhex(sha256)):
+            if self._blobs.renew(bytes.fromhex(sha256)):
                 continue
             known = pieces if is_whole(pieces) else self._with_known(run_id, sha256, pieces)
             if is_whole(known):
