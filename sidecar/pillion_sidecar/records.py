@@ -26,6 +26,10 @@ Offset = NewType("Offset", int)
 """A place in the journal; every entry has one, larger than all before it. 0: before the first."""
 
 
+PROJECT_DEFAULT = "uncategorized"
+"""Of runs that name none."""
+
+
 class RunState(IntEnum):
     """How a run stands; of several writers' ends the largest is the run's."""
 

@@ -20,6 +20,7 @@ from pillion.values import from_key_values, to_key_values
 from pillion_sidecar.environment import Environment, decode_environment
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import (
+    PROJECT_DEFAULT,
     Alert,
     CheckedBatch,
     RunFinish,
@@ -87,7 +88,7 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
     return RunStart(
         run_id=run_id,
         writer_id=_check_writer_id(request.writer_id or uuid.uuid4().hex),
-        project=request.project or "uncategorized",
+        project=request.project or PROJECT_DEFAULT,
         name=request.name or _default_name(request, start_time_unix_nano) or run_id,
         group=request.group,
         job_type=request.job_type,

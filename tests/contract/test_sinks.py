@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import chain, count, groupby, pairwise
 from pathlib import Path
@@ -1024,3 +1024,66 @@ def test_wandb_is_told_of_the_trainer(tmp_path: Path, wait_until: WaitUntil) -> 
     assert metadata["args"] == ["--lr", "1"]
     assert (metadata["python"], metadata["gpu"], metadata["cpu_count"]) == ("3.11.9", "H100", 4)
     delivery.sink.close()
+
+
+COMMAND = Environment(host="node-1", program="python", client_version="1")
+
+
+@pytest.mark.parametrize(
+    ("first", "project"),
+    [
+        (
+            start_of(writer="w2", project="theirs", environment=Environment(python_version="3")),
+            "theirs",
+        ),
+        ([RunUpdate(RUN, project="theirs")], "theirs"),
+        ([frame_of(0, 1.0)], "uncategorized"),
+        (finish_of(), "uncategorized"),
+    ],
+    ids=lambda first: type(first).__name__,
+)
+def test_wandb_waits_for_the_project_of_a_command(
+    tmp_path: Path, wait_until: WaitUntil, first: Entry, project: str
+) -> None:
+    """What it prints meanwhile is kept; one that has named its project does not wait."""
+    harness = WandbHarness(tmp_path, wait_until)
+    sink = harness.open()
+    entries: list[Entry] = [
+        start_of(project="uncategorized", environment=COMMAND),
+        [console_of("early")],
+        *((first,) if not isinstance(first, RunFinish) else ()),
+        [console_of("late")],
+        finish_of(),
+    ]
+    sink.start(Offset(1), start_of(OTHER_RUN, project="named", environment=COMMAND))
+    assert OTHER_RUN in harness._sink._live
+    for _ in range(2):  # from the start once more, when it is known
+        with suppress(SinkError):
+            for offset, entry in enumerate(entries, start=2):
+                match entry:
+                    case RunStart():
+                        sink.start(Offset(offset), entry)
+                    case RunFinish():
+                        sink.finish(Offset(offset), entry)
+                    case records:
+                        sink.apply(RUN, Offset(offset), records)
+    seen = harness.see(RUN)
+    assert (seen.project, seen.console, seen.exit_code) == (project, ["early", "late"], 3)
+    sink.close()
+
+
+def test_wandb_does_not_wait_for_ever(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """A command that is no trainer's is opened as it is."""
+    harness = WandbHarness(tmp_path, wait_until)
+    sink = harness.open()
+    start = start_of(project="uncategorized", environment=COMMAND)
+    sink.start(Offset(1), start)
+    sink.flush()
+    assert sink.position(RUN) == 0
+    with mock.patch("pillion_sidecar.sinks.wandb_command.WAIT_S", 0.0):
+        sink.flush()
+    with pytest.raises(SinkError):
+        sink.position(RUN)
+    sink.start(Offset(1), start)
+    assert RUN in harness._sink._live
+    sink.close()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import pty
 import signal
 import subprocess
@@ -158,6 +159,41 @@ def test_command_joins_its_run(sidecar: Any, start: Callable[..., Any]) -> None:
     assert (run.state, run.exit_code, run.row_count) == (FAILED, 1, 1)
     assert run.reason == "ValueError: diverged"
     assert from_key_values(run.config) == {"lr": 1}
+
+
+def test_a_command_says_what_its_run_is(sidecar: Any, start: Callable[..., Any]) -> None:
+    """Name and project that only the trainer gives count, and where it runs, without secrets."""
+    code = (
+        "import sys, pillion; run = pillion.init('theirs', 'named'); print(run.project, run.name)"
+    )
+    process = start(sys.executable, "-c", code, "--hf-token", "secret", flags=["--quiet"])
+    output, errors = process.communicate(timeout=WAIT_S)
+    assert output == b"theirs named\n", errors
+    run = run_of(sidecar)
+    assert (run.project, run.name) == ("theirs", "named")
+    assert run.environment.python_version == platform.python_version()
+    assert list(run.environment.arguments) == ["--hf-token", "[redacted]"]
+    assert b"secret" not in (sidecar.data_dir / "store.db").read_bytes()
+    other = subprocess.run(
+        [
+            *PILLION,
+            "run",
+            "--id",
+            "s",
+            "--address",
+            sidecar.address,
+            "--project",
+            "ours",
+            "--",
+            sys.executable,
+            "-c",
+            code,
+        ],
+        env=environment(),
+        capture_output=True,
+        check=True,
+    )
+    assert b"ours named" in other.stdout
 
 
 def test_command_that_is_killed_has_crashed(sidecar: Any, start: Callable[..., Any]) -> None:

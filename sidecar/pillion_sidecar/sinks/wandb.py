@@ -44,6 +44,7 @@ from pillion_sidecar.records import (
 from pillion_sidecar.sinks import News
 from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane, WandbArtifacts
 from pillion_sidecar.sinks.wandb_care import Care
+from pillion_sidecar.sinks.wandb_command import Commands
 from pillion_sidecar.sinks.wandb_folders import RunFolders
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
 from pillion_sidecar.sinks.wandb_offline import OfflineRun
@@ -102,6 +103,7 @@ class WandbSink:
         self._send_interval_s = send_interval_s
         self._executor = ThreadPoolExecutor(THREADS, "wandb")
         self._artifact_executor = ThreadPoolExecutor(ARTIFACT_THREADS, "wandb-artifacts")
+        self._commands = Commands()
         self._live: dict[RunId, WandbRun] = {}
         self._roots: dict[RunId, Path] = {}
         """Where online runs keep their files while they are live."""
@@ -128,6 +130,10 @@ class WandbSink:
             self._forget(run_id)
         elif self._has(run_id, offset):
             return
+        known = self._commands.start(start, is_open=anew or run_id in self._live)
+        if known is None:
+            return
+        start = known
         with self._starting_over(run_id):
             run = self._live.get(run_id)
             if run is None and start.wandb.mode is TargetMode.ONLINE:
@@ -141,7 +147,7 @@ class WandbSink:
 
     def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
         self._raise_failure(run_id)
-        if self._has(run_id, offset):
+        if self._has(run_id, offset) or self._commands.waits(run_id, records):
             return
         run = self._live[run_id]
         with self._starting_over(run_id):
@@ -173,6 +179,7 @@ class WandbSink:
         self._raise_failure(run_id)
         if self._has(run_id, offset):
             return
+        self._commands.end(run_id)
         run = self._live[run_id]
         with self._starting_over(run_id):
             if offset <= run.earlier_end:
@@ -239,6 +246,7 @@ class WandbSink:
                     self._failure = error
                 run.confirm()
                 waiting = run if run.is_waiting else waiting
+        self._failures.update(self._commands.overdue())
         if waiting is not None:
             try:
                 waiting.sdk_run.status()  # asks wandb-core
