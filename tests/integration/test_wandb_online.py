@@ -27,8 +27,8 @@ import sys, pillion
 name, count, extra = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 run = pillion.init(id=name, project="demo", name=f"name of {name}", config={"of": name}, quiet=True)
 for number in range(count):
-    poison = float(extra) if number == count // 2 else 0.5
-    run.log({"loss": number / 8, "poison": poison}, step=3 * number)
+    poison = {"poison": extra} if number == count // 2 else {}  # so it stays in the summary
+    run.log({"loss": number / 8, **poison}, step=3 * number)
 run.summary["best"] = name
 run.finish(exit_code=len(name) % 3)
 """

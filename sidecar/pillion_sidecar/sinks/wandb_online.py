@@ -265,6 +265,12 @@ class OnlineRun(WandbRun):
         """Give the SDK as many rows as may be under way."""
         while self._pending and len(self._under_way) < self.care.window:
             ordinal, row = self._pending.popleft()
+            if ordinal not in self.care.aside:  # its values would spoil the summary too
+                self._last_values.update(
+                    (key, value)
+                    for key, value in row.items()
+                    if isinstance(value, _PLAIN) and key != "_timestamp"
+                )
             if ordinal > self._remote.last_ordinal and ordinal not in self.care.aside:
                 if not self._under_way:
                     self._moved_s = time.monotonic()
@@ -310,11 +316,6 @@ class OnlineRun(WandbRun):
             )
 
     def _log_row(self, ordinal: int, row: dict[str, Any]) -> None:
-        self._last_values.update(
-            (key, value)
-            for key, value in row.items()
-            if isinstance(value, _PLAIN) and key != "_timestamp"
-        )
         self._pending.append((ordinal, row))
         self._feed()
 
