@@ -12,7 +12,7 @@ TITLES_MAX = 1_000
 """So many titles are remembered; then the oldest is forgotten."""
 PER_MINUTE_MAX = 20
 """Alerts of one run, whatever their titles."""
-TITLE_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 256, 16_384
+TITLE_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 256, 4_096
 """What is longer is cut: in UTF-8 the sidecar takes four times as many bytes."""
 
 _LEVELS = {"INFO", "WARN", "ERROR"}

@@ -26,6 +26,8 @@ from pillion.process import process_identity
 DETAILS_WAIT_S = 2.0
 ARGUMENTS_MAX, ARGUMENT_CHARACTERS_MAX = 256, 1024
 """Arguments that are told, and how much of each."""
+ARGUMENTS_CHARACTERS_MAX = 16_384
+"""Of all of them: they are in every list of runs."""
 PACKAGES_MAX, PACKAGE_CHARACTERS_MAX = 2_000, 128
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -84,8 +86,11 @@ def details() -> dict[str, Any]:
 def _arguments() -> list[str]:
     from pillion.redaction import redact_arguments  # noqa: PLC0415 - some regular expressions
 
-    arguments = (_command or sys.argv)[1 : 1 + ARGUMENTS_MAX]
-    return redact_arguments(to_text(each)[:ARGUMENT_CHARACTERS_MAX] for each in arguments)
+    arguments = [to_text(each) for each in (_command or sys.argv)[1 : 1 + ARGUMENTS_MAX]]
+    told = redact_arguments(each[:ARGUMENT_CHARACTERS_MAX] for each in arguments)
+    while sum(map(len, told)) > ARGUMENTS_CHARACTERS_MAX:
+        told.pop()
+    return told
 
 
 def _git() -> dict[str, str] | None:

@@ -255,21 +255,6 @@ class Store:
                 for row in connection.execute(query)
             ]
 
-    def files(self) -> Generator[str]:
-        """Yield the digest of every file that a row of any run names, some of them repeatedly."""
-        with self.snapshot() as connection:
-            for signature_id, metrics in connection.execute(
-                sa.select(signatures.c.signature_id, signatures.c.metrics)
-            ).all():
-                for position, (_, kind) in enumerate(metrics):
-                    if kind != "m":
-                        continue
-                    blobs = sa.select(columns.c.data).join(segments)
-                    blobs = blobs.where(segments.c.signature_id == signature_id)
-                    for blob in connection.scalars(blobs.where(columns.c.position == position)):
-                        for group in from_blob(kind, blob):
-                            yield from (file.sha256 for file in group)
-
     def chunks(self, run_id: RunId) -> Generator[BlobChunk]:
         """Yield the pieces of the run's files that are not complete, as they came."""
         with self.snapshot() as connection:

@@ -50,6 +50,8 @@ LINES_MAX = 16_384
 """Of console output in one record."""
 RECORDS_MAX = 16_384
 """Per batch: each is looked at by itself."""
+ALERT_BYTES_MAX = 16 * 1024
+"""Of its text: a hundred are in one answer."""
 SUMMARIES_MAX = 16
 """Of one definition."""
 ARGUMENTS_MAX, PACKAGES_MAX, GPUS_MAX = 10_000, 10_000, 1_000
@@ -295,7 +297,7 @@ def _check_alert(alert: record_pb2.Alert, where: str) -> Alert:
     if not alert.title:
         raise PeerError(f"{where}.title: an alert has a title.")
     check_text(alert.title, f"{where}.title", KEY_BYTES_MAX)
-    check_text(alert.text, f"{where}.text", TEXT_BYTES_MAX)
+    check_text(alert.text, f"{where}.text", ALERT_BYTES_MAX)
     return decode_alert(alert)
 
 

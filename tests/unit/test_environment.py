@@ -77,7 +77,7 @@ def test_arguments_are_told_without_secrets(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "argv", ["train.py", "--lr", "1", "--api-key", "secret", *more])
     arguments = details()["arguments"]
     assert arguments[:4] == ["--lr", "1", "--api-key", REDACTED]
-    assert (len(arguments), len(arguments[-1])) == (256, 1024)
+    assert (len(arguments), len(arguments[-1])) == (4 + 15, 1024)
     assert environment()["program"] == "train.py"
 
 

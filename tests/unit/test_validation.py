@@ -24,6 +24,7 @@ from pillion_sidecar.records import (
     encode_start,
 )
 from pillion_sidecar.validation import (
+    ALERT_BYTES_MAX,
     COUNT_MAX,
     LINES_MAX,
     TAGS_MAX,
@@ -562,7 +563,7 @@ def test_rich_values_are_taken(change: Change) -> None:
         chunk_of(b"abc", sha256=b""),
         alert_of(""),
         alert_of("x" * (KEY_BYTES_MAX + 1)),
-        alert_of("x", "x" * (TEXT_BYTES_MAX + 1)),
+        alert_of("x", "x" * (ALERT_BYTES_MAX + 1)),
         only(metric_definition=record_pb2.MetricDefinition()),
         only(metric_definition=record_pb2.MetricDefinition(name="x", summaries=[1] * 17)),
     ],

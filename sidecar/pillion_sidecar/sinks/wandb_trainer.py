@@ -13,6 +13,8 @@ from pillion.process import ProcessIdentity, is_alive, process_identity
 from pillion_sidecar.environment import Environment
 from pillion_sidecar.records import RunStart
 
+SAMPLING_INTERVAL_S = 15.0
+"""How often the machine is sampled; W&B's own default."""
 METADATA, REQUIREMENTS = "wandb-metadata.json", "requirements.txt"
 """The names under which W&B's pages look for what describes a run."""
 
@@ -34,6 +36,7 @@ def trainer_settings(start: RunStart) -> dict[str, Any]:
         assert environment.process is not None
         settings["x_stats_pid"] = environment.process.pid
         settings["x_stats_track_process_tree"] = True
+        settings["x_stats_sampling_interval"] = SAMPLING_INTERVAL_S
         if environment.gpus:
             settings["x_stats_gpu_device_ids"] = [gpu.index for gpu in environment.gpus]
         settings["x_disable_stats"] = settings["x_disable_machine_info"] = False
