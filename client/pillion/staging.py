@@ -25,6 +25,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
@@ -39,6 +40,8 @@ MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 ROOM_LEFT_BYTES = 1024 * 1024 * 1024
 """Nothing is copied that would leave less room than that on the spool's disk."""
 PIECE_BYTES = 1024 * 1024
+CLOCK_TICK_S = 0.02
+"""What a filesystem's clock may lag behind: two writes within a tick have one time."""
 ATTEMPTS_MAX = 3
 """How often a file is copied that changes meanwhile."""
 
@@ -265,15 +268,23 @@ def _stage(source: Path, target: Path, file: StagedFile, *, link: bool) -> None:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise StagingError(f"{source} is no regular file")
+            if time.time() - before.st_mtime < CLOCK_TICK_S:
+                time.sleep(CLOCK_TICK_S)  # else a write now would leave no trace in the time
+                if not _is_same(before, os.fstat(fd)):
+                    continue
             file.size_bytes = before.st_size
             if link and _is_linked(source, target, before):
                 file.mtime_ns = before.st_mtime_ns
                 return
             _copy(content.fileno(), target, before.st_size)
             after = os.fstat(fd)
-        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        if _is_same(before, after):
             return
     raise StagingError(f"{source} was changed each time it was copied. Log it when it is complete")
+
+
+def _is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
 def _is_linked(source: Path, target: Path, wanted: os.stat_result) -> bool:

@@ -1,10 +1,13 @@
 """Staging: what is logged stays as it was, whatever becomes of the files and of the trainer."""
 
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,38 @@ def test_where_no_link_can_be_made_files_are_copied(
     staged = stage(spool, source, link=True)
     source.write_bytes(b"y")
     assert content(staged) == b"x" * 3_000_000
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["copy", "link"])
+def test_a_file_that_changes_while_it_is_staged_is_refused(
+    tmp_path: Path, spool: Path, *, link: bool
+) -> None:
+    """Of one that is rewritten in place all the time: no mixture of moments is ever sent."""
+    source = tmp_path / "model.bin"
+    source.write_bytes(b"a" * 1_024_000)
+    stop = threading.Event()
+
+    def rewrite() -> None:
+        with source.open("r+b", buffering=0) as file:
+            for letter in itertools.cycle(b"ba"):
+                file.seek(0)
+                for _ in range(1000):
+                    if stop.is_set():
+                        return
+                    file.write(bytes([letter]) * 1024)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        for _ in range(10):
+            with suppress(StagingError):
+                staged = stage(spool, source, link=link)
+                staged_bytes = content(staged)  # at rest for a moment: half of one, half of another
+                staged.remove()
+                assert staged_bytes.count(b"ab") + staged_bytes.count(b"ba") <= 1
+    finally:
+        stop.set()
+        writer.join()
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
