@@ -11,18 +11,20 @@ Imports wandb, so it is for the command line's process, never for the sidecar's.
 """
 
 import fcntl
+import functools
 import os
 import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from pillion_sidecar.errors import DiskError, SinkError
 from pillion_sidecar.records import RunId
+from pillion_sidecar.sinks import wandb_links
 from pillion_sidecar.sinks.wandb_care import WINDOW_MAX, Care
 from pillion_sidecar.sinks.wandb_copy import write_rest
 from pillion_sidecar.sinks.wandb_file import RecordReader
@@ -96,11 +98,18 @@ def sync_folder(
     run_id = run_id_of(folder)
     try:
         with _locked(folder) as lock:
-            if is_synced(folder):
+            is_present = is_synced(folder)
+            if is_present and not wandb_links.waiting(folder):
                 return Outcome(run_id, SyncState.PRESENT, f"Run {run_id} was synced before.")
             server = WandbServer(base_url, key)
             upload = _Upload(folder, server, entity, on_progress)
-            return upload.run(lambda staging: WandbSync(staging, base_url, key, program), lock)
+            if is_present:
+                outcome = Outcome(run_id, SyncState.PRESENT, f"Run {run_id} was synced before.")
+            else:
+                prepare = functools.partial(WandbSync, base_url=base_url, key=key, program=program)
+                outcome = upload.run(prepare, lock)
+            trouble = wandb_links.make(folder, base_url, key, upload.place)
+            return replace(outcome, sentence=f"{outcome.sentence} {trouble}".rstrip())
     except SinkError as error:
         sentence = str(error)
         if next_step := _NEXT_STEPS.get(error.reason):
@@ -134,6 +143,12 @@ class _Upload:
         self._entity = entity
         self._care = Care.load(folder.parent.parent / "aside" / f"{self._run_id}.json")
         self._away_since_s: float | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the run is at the server: `ENTITY/PROJECT`."""
+        self._entity = self._entity or self._server.viewer().name
+        return f"{self._entity}/{self._project}"
 
     def run(self, prepare: Callable[[Path], WandbSync], lock: int) -> Outcome:
         """Do it. Raises SinkError, DiskError, OSError."""

@@ -15,6 +15,8 @@ from wandb_server import WandbServer
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.sinks.wandb_file import WandbFile, read_wandb_file
+from pillion_sidecar.sinks.wandb_folders import offline_folders
+from pillion_sidecar.sync import SyncState, sync_folder
 
 
 def finished_file(sidecar: SidecarProcess) -> WandbFile | None:
@@ -104,3 +106,32 @@ def test_artifacts_arrive_once_though_the_server_is_ill(
         assert [row["_step"] for row in run.rows] == list(range(20))
         assert run.exit_code == 0
         assert server.unknown == []
+
+
+def test_an_offline_runs_link_is_made_after_its_upload(
+    make_sidecar: Callable[..., SidecarProcess], wait_until: Callable[..., Any]
+) -> None:
+    """Kept as pending until then, and as long as the server refuses it."""
+    sidecar = make_sidecar("--wandb-mode", "offline")
+    sidecar.call("StartRun", pb2.StartRunRequest(run_id="run", writer_id="w", project="demo"))
+    target = "wandb-registry-model/weights"
+    send(sidecar, {"model.bin": b"x"}, aliases=["best"], registry_links=[target])
+    sidecar.call("FinishRun", pb2.FinishRunRequest(run_id="run", writer_id="w"))
+    wait_until(lambda: finished_file(sidecar))
+    (folder,) = offline_folders(sidecar.data_dir / "wandb").values()
+    sidecar.stop()
+    with WandbServer() as server:
+        with server.fail(403, operation="LinkArtifact"):
+            outcome = sync_folder(folder, server.base_url, server.key)
+        assert outcome.state is SyncState.SYNCED
+        assert "is not linked" in outcome.sentence
+        (artifact,) = server.artifacts.named("weights")
+        assert artifact.links == []
+        outcome = sync_folder(folder, server.base_url, server.key)
+        assert (outcome.state, outcome.sentence) == (
+            SyncState.PRESENT,
+            "Run run was synced before.",
+        )
+        assert [place.endswith(target) for place, _ in artifact.links] == [True]
+        sync_folder(folder, server.base_url, server.key)
+        assert len(artifact.links) == 1

@@ -19,6 +19,7 @@ from typing import Any
 from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.sinks.wandb_care import ROW_STATUSES
+from pillion_sidecar.sinks.wandb_links import Link
 
 COMMIT_TIMEOUT_S = 600.0
 """How long one artifact's files may take to arrive, before it is tried again."""
@@ -75,6 +76,8 @@ class ArtifactLane:
         """How many were handed over, and how many of them the SDK, or the server, has."""
         self.given: list[tuple[str, str]] = []
         """Name and W&B's digest of those that the SDK has."""
+        self.links: list[Link] = []
+        """What is to be linked once they are at the server; see `wandb_links.py`."""
 
     @property
     def is_idle(self) -> bool:
@@ -128,6 +131,11 @@ class ArtifactLane:
                 logged.wait(COMMIT_TIMEOUT_S)
                 for target in item.registry_links:
                     sdk_run.link_artifact(logged, target)
+            else:
+                names, digest = [item.version_name, *item.aliases], str(made.digest)
+                self.links += [
+                    Link(item.name, names, digest, target) for target in item.registry_links
+                ]
             return item.name, str(made.digest)
 
         return give if isinstance(item, Artifact) else use

@@ -12,6 +12,7 @@ from typing import Any
 
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import Offset, RunFinish
+from pillion_sidecar.sinks import wandb_links
 from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane
 from pillion_sidecar.sinks.wandb_file import RecordReader
 from pillion_sidecar.sinks.wandb_run import WandbRun, exit_code_of, text_of
@@ -102,7 +103,9 @@ class OfflineRun(WandbRun):
                 "there are others. It is written anew.",
                 reason="WANDB_FILE_WRONG",
             )
-        return Path(self.sdk_run.settings.sync_dir)
+        folder = Path(self.sdk_run.settings.sync_dir)
+        wandb_links.leave(folder, self.artifacts.links)
+        return folder
 
     def _log_row(self, ordinal: int, row: dict[str, Any]) -> None:
         self._give_row(ordinal, row)
