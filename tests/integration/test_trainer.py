@@ -49,6 +49,7 @@ class FakeRun:
         self.summary: dict[str, Any] = {}
         self.rows: list[tuple[int, dict[str, Any]]] = []
         self.exit_codes: list[int] = []
+        self.should_stop = False
         self.at_step: Any = lambda _step: None
 
     def log(self, metrics: dict[str, Any], *, step: int) -> None:
