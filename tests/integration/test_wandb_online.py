@@ -29,6 +29,8 @@ run = pillion.init(id=name, project="demo", name=f"name of {name}", config={"of"
 for number in range(count):
     poison = {"poison": extra} if number == count // 2 else {}  # so it stays in the summary
     run.log({"loss": number / 8, **poison}, step=3 * number)
+open(name, "w").write(name * 1000)
+run.log_artifact(name, name=f"of-{name}", type="model")
 run.summary["best"] = name
 run.finish(exit_code=len(name) % 3)
 """
@@ -76,6 +78,8 @@ def check(server: WandbServer, name: str, count: int, *, without: int = -1) -> N
     assert (run.name, run.config["of"], run.summary["best"]) == (f"name of {name}", name, name)
     assert run.summary["loss"] == (count - 1) / 8
     assert run.exit_code == len(name) % 3
+    (artifact,) = server.artifacts.named(f"of-{name}")
+    assert server.artifacts.files(artifact) == {name: name.encode() * 1000}
 
 
 def pillion(sidecar: SidecarProcess, *arguments: str, key: str = "") -> Any:

@@ -65,3 +65,16 @@ def test_a_refused_run_waits_ever_longer(
     assert care.note == "said no"
     care.arrived()
     assert care.note == ""
+
+
+def test_what_keeps_a_run_from_being_opened_is_told_until_it_is(tmp_path: Path) -> None:
+    """Also while it is tried again; what was refused after an opening stays told."""
+    care = Care(tmp_path / "run.json")
+    care.not_opened("no such team")
+    assert care.note == "no such team"
+    assert care.retry_at_s > 0
+    care.opened()
+    assert care.note == ""
+    care.died(404, "gone", [1])
+    care.opened()
+    assert care.note == "gone"

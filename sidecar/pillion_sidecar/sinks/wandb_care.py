@@ -1,4 +1,4 @@
-"""What the W&B sink remembers of a run whose upload a server has refused.
+"""What the W&B sink remembers of a run that a server has refused, or that could not be opened.
 
 If the server refuses what a post holds (400, 413, 422), one of its rows may be to blame. So the run
 is opened again with ever fewer rows under way at once, until one dies alone: that one is set aside,
@@ -17,7 +17,7 @@ ROW_STATUSES = frozenset({400, 413, 422})
 """What a server answers if it does not like what it was sent."""
 STRIKES_MAX = 3
 """So many rows are set aside without one between them that is taken; then it is no row's fault."""
-PAUSE_MIN_S, PAUSE_MAX_S, DOUBLINGS_MAX = 1.0, 300.0, 10
+PAUSE_MIN_S, PAUSE_MAX_S, DOUBLINGS_MAX = 0.5, 60.0, 10
 WINDOW_MAX = 1 << 30
 """As good as no limit."""
 REASON_CHARACTERS_MAX = 300
@@ -37,6 +37,7 @@ class Care:
     retry_at_s: float = 0.0
     _strike_count: int = 0
     _death_count: int = 0
+    _closed_count: int = 0
 
     @classmethod
     def load(cls, path: Path) -> "Care":
@@ -46,6 +47,18 @@ class Care:
         except FileNotFoundError:
             known = {}
         return cls(path, {int(ordinal): reason for ordinal, reason in known.items()})
+
+    def not_opened(self, reason: str) -> None:
+        """Take it that the run could not be opened."""
+        self.trouble = reason
+        self._closed_count += 1
+        self._pause(self._closed_count)
+
+    def opened(self) -> None:
+        """Take it that the run was opened; what was wrong before is over."""
+        if self._closed_count:
+            self._closed_count = 0
+            self.trouble = ""
 
     def arrived(self) -> None:
         """Take it that rows have arrived."""
@@ -59,9 +72,7 @@ class Care:
         if not is_rows_fault:
             self.window = WINDOW_MAX
             self._death_count += 1
-            doublings = min(self._death_count, DOUBLINGS_MAX)
-            pause_s = min(PAUSE_MIN_S * 2**doublings, PAUSE_MAX_S)
-            self.retry_at_s = time.monotonic() + random.uniform(pause_s / 2, pause_s)  # noqa: S311
+            self._pause(self._death_count)
         elif len(under_way) > 1:
             self.window = len(under_way) // 2
         else:
@@ -78,6 +89,10 @@ class Care:
             count = f"{len(self.aside)} rows" if len(self.aside) > 1 else "1 row"
             notes.append(f"W&B never takes {count} (the first: number {ordinal}): {reason}")
         return " ".join(notes)
+
+    def _pause(self, failure_count: int) -> None:
+        pause_s = min(PAUSE_MIN_S * 2 ** min(failure_count, DOUBLINGS_MAX), PAUSE_MAX_S)
+        self.retry_at_s = time.monotonic() + random.uniform(pause_s / 2, pause_s)  # noqa: S311
 
     def _set_aside(self, ordinal: int, reason: str) -> None:
         self.aside[ordinal] = reason[:REASON_CHARACTERS_MAX]

@@ -197,6 +197,7 @@ class OnlineRun(WandbRun):
             self._core_log = Path(sdk_run.settings.log_internal)
             self._moved_s = time.monotonic()
             self.phase = Phase.LIVE
+            self.care.opened()
             self.begin(start)
             self._note_confirmed()
 
@@ -306,7 +307,7 @@ class OnlineRun(WandbRun):
         return SinkError(f"{said} It is tried again.", reason="WANDB_UPLOAD_DIED")
 
     def _fail(self, error: Exception) -> None:
-        self.phase = Phase.FAILED
+        is_opening, self.phase = self.phase is Phase.OPENING, Phase.FAILED
         if isinstance(error, SinkError):
             self.failure = error
         else:
@@ -314,6 +315,8 @@ class OnlineRun(WandbRun):
                 f"W&B's SDK failed on run {self._start.run_id}: {error!r}. It is tried again.",
                 reason="WANDB_FAILED",
             )
+        if is_opening:
+            self.care.not_opened(str(self.failure))
 
     def _log_row(self, ordinal: int, row: dict[str, Any]) -> None:
         self._pending.append((ordinal, row))
