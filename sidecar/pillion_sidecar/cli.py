@@ -370,15 +370,15 @@ def sync(
         ) as bar,
     ):
         settings = load(data_dir=data_dir)
-        folders = uploads.chosen_folders(settings.wandb_dir, runs or [])
-        to = uploads.destination(settings, os.environ, base_url, entity) if folders else None
+        folders = uploads.chosen_folders(settings, runs or [])
+        destinations = uploads.Destinations(settings, os.environ, base_url, entity)
         task = bar.add_task("", total=None)
 
         def tell(folder: Path, arrived: int, row_count: int) -> None:
             name = f"{escape(folder.name)} ({len(outcomes) + 1} of {len(folders)})"
             bar.update(task, description=name, completed=arrived, total=row_count or None)
 
-        for outcome in uploads.upload(folders, to, settings.store_url, tell) if to else ():
+        for outcome in uploads.upload(folders, destinations, settings.store_url, tell):
             outcomes.append(outcome)
             if not as_json and (runs or outcome.state is not SyncState.PRESENT):
                 bar.console.print(user_text(outcome.sentence), soft_wrap=True)

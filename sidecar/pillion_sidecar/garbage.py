@@ -86,7 +86,8 @@ def collect(settings: Settings, keep_last: int, *, is_dry: bool) -> Garbage:
             f"There is no journal in {settings.data_dir}; check the data directory."
         )
     blobs = Blobs(settings.blobs_dir)
-    garbage = Garbage(caches=list(_old_files(settings.wandb_dir / "sdk")))
+    caches = [file for path in settings.wandb_dirs for file in _old_files(path / "sdk")]
+    garbage = Garbage(caches=caches)
     with blobs.alone(ALONE_TIMEOUT_S):
         # In this order: what is named later than it was listed is not in the list.
         listed = list(blobs.listed(BLOB_AGE_MIN_S))
@@ -95,7 +96,8 @@ def collect(settings: Settings, keep_last: int, *, is_dry: bool) -> Garbage:
         with closing(Store(settings.store_url)) as store, store.snapshot() as connection:
             unsynced = {
                 run_id
-                for run_id, folder in offline_folders(settings.wandb_dir).items()
+                for directory in settings.wandb_dirs
+                for run_id, folder in offline_folders(directory).items()
                 if not is_synced(folder)
             }
             busy = known.undelivered | unsynced | _live(connection)

@@ -184,7 +184,7 @@ class Sidecar:
             on_news=self._on_news,
         )
         self._wandb = WandbControl(self._configuration, self._delivery)
-        self._uploader = Uploader(self._settings.data_dir, self._wandb.upload_environment)
+        self._uploader = Uploader(self._settings, self._wandb.upload_environment)
         for writer in self._journal.live_writers():
             self._liveness.add(*writer)
         self._blobs = Blobs(self._settings.blobs_dir, self._settings.disk_reserve_bytes)

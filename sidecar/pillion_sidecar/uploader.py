@@ -13,8 +13,8 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
+from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import is_synced, offline_folders
 
 INTERVAL_S = 30.0
@@ -30,19 +30,19 @@ class Uploader:
 
     def __init__(
         self,
-        data_dir: Path,
+        settings: Settings,
         account: Callable[[], Mapping[str, str] | None],
         interval_s: float = INTERVAL_S,
     ) -> None:
         """Make one.
 
         Args:
-            data_dir: Whose offline runs are uploaded.
+            settings: Where the offline runs are.
             account: Returns what the upload's environment is to say: WANDB_BASE_URL, WANDB_API_KEY
                 and WANDB_ENTITY; None: nothing is to be uploaded now.
             interval_s: How often to look.
         """
-        self._data_dir, self._account, self._interval_s = data_dir, account, interval_s
+        self._settings, self._account, self._interval_s = settings, account, interval_s
         self.waiting_count = 0
         """Offline runs that have ended and are not uploaded, when it was looked last."""
         self.last_error = ""
@@ -65,9 +65,12 @@ class Uploader:
             await asyncio.sleep(self._interval_s)
 
     async def _count(self) -> None:
-        directory = self._data_dir / "wandb"
         self.waiting_count = await asyncio.to_thread(
-            lambda: sum(not is_synced(folder) for folder in offline_folders(directory).values())
+            lambda: sum(
+                not is_synced(folder)
+                for directory in self._settings.wandb_dirs
+                for folder in offline_folders(directory).values()
+            )
         )
 
     async def _upload(self, account: Mapping[str, str]) -> bool:
@@ -75,7 +78,7 @@ class Uploader:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PILLION_", "WANDB_"))}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "pillion_sidecar", "sync", "--json"),
-            *("--data-dir", str(self._data_dir)),
+            *("--data-dir", str(self._settings.data_dir)),
             env={**kept, **account},
             stdin=DEVNULL,
             stdout=PIPE,

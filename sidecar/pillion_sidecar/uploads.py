@@ -20,56 +20,62 @@ from pillion_sidecar.store import Store
 from pillion_sidecar.sync import Outcome, SyncState, sync_folder
 from pillion_sidecar.wandb_keys import find_key, netrc_path_of
 
-_REASONS_FOR_ALL = ("WANDB_KEY_REFUSED", "WANDB_AWAY")
-"""What keeps one run for one of these reasons keeps them all."""
+_REASONS_FOR_ALL = ("WANDB_KEY_MISSING", "WANDB_KEY_REFUSED", "WANDB_AWAY")
+"""What keeps one run for one of these reasons keeps all that have the same destination."""
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where runs go, and with whose key."""
+    """Where runs go, and with whose key; empty: there is none."""
 
     base_url: str
     key: str
     entity: str
 
 
-def destination(
-    settings: Settings, environ: Mapping[str, str], base_url: str = "", entity: str = ""
-) -> Destination:
-    """Return where runs go: as asked for, else as the sidecar is set up.
+class Destinations:
+    """Knows where each run goes: as asked for, else as the sidecar is set up."""
 
-    Raises:
-        SettingsError: There is no key, or no `wandb sync`.
-    """
-    if importlib.util.find_spec("wandb") is None:
-        raise SettingsError(
-            "wandb is not installed here. Run `pip install -e '.[sidecar]'` in Pillion's checkout."
-        )
-    configuration = Configuration(settings, dict(environ))
-    choices = configuration.choices
-    if base_url:
-        base_url = base_url.rstrip("/")
-        key = find_key(base_url, environ, netrc_path_of(environ)) or ""
-    else:
-        account = configuration.account(choices.credential)
-        base_url = configuration.base_url(choices.credential)
-        key = account.key if account else ""
-    if not key:
-        raise SettingsError(
-            f"There is no key for W&B at {base_url}. Run `wandb login` or set WANDB_API_KEY, then "
-            "sync again."
-        )
-    return Destination(base_url, key, entity or environ.get("WANDB_ENTITY") or choices.entity)
+    def __init__(
+        self, settings: Settings, environ: Mapping[str, str], base_url: str = "", entity: str = ""
+    ) -> None:
+        """Look up keys. Raises SettingsError if they cannot be read, or wandb is not installed."""
+        if importlib.util.find_spec("wandb") is None:
+            raise SettingsError(
+                "wandb is not installed here. Run `pip install -e '.[sidecar]'` in Pillion's "
+                "checkout."
+            )
+        self._configuration = Configuration(settings, dict(environ))
+        choices = self._configuration.choices
+        self._entity = entity or environ.get("WANDB_ENTITY") or choices.entity
+        self._given: Destination | None = None
+        if base_url:
+            base_url = base_url.rstrip("/")
+            key = find_key(base_url, environ, netrc_path_of(environ)) or ""
+            self._given = Destination(base_url, key, self._entity)
+
+    def of(self, folder: Path) -> Destination:
+        """Return where a run goes: by its own credential, else by the one that is in use."""
+        if self._given is not None:
+            return self._given
+        own = folder.parent.parent.name.partition("wandb-")[2]
+        configuration, in_use = self._configuration, self._configuration.choices.credential
+        account = configuration.account(own) or configuration.account(in_use)
+        if account is None:
+            return Destination(configuration.base_url(own), "", self._entity)
+        return Destination(account.base_url, account.key, self._entity)
 
 
-def chosen_folders(directory: Path, run_ids: Sequence[str]) -> list[Path]:
+def chosen_folders(settings: Settings, run_ids: Sequence[str]) -> list[Path]:
     """Return the folders of these runs, or of all. Raises StateError for one that has none."""
-    folders = offline_folders(directory)
+    folders: dict[RunId, Path] = {}
+    for directory in settings.wandb_dirs:
+        folders |= offline_folders(directory)
     for run_id in run_ids:
         if run_id not in folders:
             raise StateError(
-                f"There are no files of run {run_id} in {directory / 'wandb'}: it has not ended, "
-                "was sent online, or is unknown. `pillion runs` lists the runs there are.",
+                f"There are no files of run {run_id} in {settings.wandb_dir / 'wandb'}: it has not "
+                "ended, was sent online, or is unknown. `pillion runs` lists the runs there are.",
                 "RUN_UNKNOWN",
             )
     return [folders[RunId(run_id)] for run_id in run_ids] or list(folders.values())
@@ -77,30 +83,36 @@ def chosen_folders(directory: Path, run_ids: Sequence[str]) -> list[Path]:
 
 def upload(
     folders: Sequence[Path],
-    to: Destination,
+    destinations: Destinations,
     store_url: str,
     on_progress: Callable[[Path, int, int], None],
 ) -> Iterator[Outcome]:
-    """Upload folders one after the other; yield what became of each. Ends early if none can go.
+    """Upload folders one after the other; yield what became of each that was tried.
 
     Args:
         folders: What to upload.
-        to: Where to.
+        destinations: Where to.
         store_url: The store, which knows what else W&B is to be told of a run; it may be missing.
         on_progress: Called with the folder, how many of its rows have arrived, and how many it has.
     """
+    closed: set[Destination] = set()
     for folder in folders:
-        outcome = sync_folder(
-            folder,
-            to.base_url,
-            to.key,
-            to.entity,
-            partial(on_progress, folder),
-            program=_program_of(store_url, run_id_of(folder)),
-        )
+        to, run_id = destinations.of(folder), run_id_of(folder)
+        if to in closed:
+            continue
+        if to.key:
+            program = _program_of(store_url, run_id)
+            show = partial(on_progress, folder)
+            outcome = sync_folder(folder, to.base_url, to.key, to.entity, show, program=program)
+        else:
+            sentence = (
+                f"There is no key for W&B at {to.base_url}. Run `wandb login` or set "
+                "WANDB_API_KEY, then sync again."
+            )
+            outcome = Outcome(run_id, SyncState.FAILED, sentence, "WANDB_KEY_MISSING")
         yield outcome
         if outcome.reason in _REASONS_FOR_ALL:
-            return
+            closed.add(to)
 
 
 def is_all_there(folders: Sequence[Path], outcomes: Sequence[Outcome]) -> bool:

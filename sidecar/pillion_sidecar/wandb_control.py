@@ -58,14 +58,20 @@ class WandbControl:
         self._configuration.problems[credential] = problem
 
     def upload_environment(self) -> dict[str, str] | None:
-        """Return the environment in which offline runs are uploaded; None: they stay here."""
-        account = self._configuration.account(self.credential)
-        if account is None or self._configuration.mode is not WandbMode.ONLINE:
+        """Return the environment in which offline runs are uploaded; None: they stay here.
+
+        The upload reads other keys than the default one where they are kept.
+        """
+        configuration = self._configuration
+        account = configuration.account("")
+        if configuration.mode is not WandbMode.ONLINE:
+            return None
+        if account is None and configuration.account(self.credential) is None:
             return None
         return {
-            "WANDB_API_KEY": account.key,
-            "WANDB_BASE_URL": account.base_url,
-            "WANDB_ENTITY": self._configuration.choices.entity,
+            "WANDB_API_KEY": account.key if account else "",
+            "WANDB_BASE_URL": configuration.base_url(""),
+            "WANDB_ENTITY": configuration.choices.entity,
         }
 
     @property

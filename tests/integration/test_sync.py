@@ -20,10 +20,12 @@ import pillion
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import SettingsError, StateError
 from pillion_sidecar.settings import load
+from pillion_sidecar.sinks.wandb_folders import offline_folders
 from pillion_sidecar.sync import Outcome, SyncState, sync_folder
 from pillion_sidecar.uploader import Uploader
-from pillion_sidecar.uploads import Destination, chosen_folders, destination, upload
+from pillion_sidecar.uploads import Destinations, chosen_folders, upload
 
+OTHER_KEY = "another0" * 5
 ROW_COUNT = 400
 RUN_IDS = ("run-1", "run-2")
 
@@ -188,7 +190,7 @@ def command_lines() -> list[bytes]:
 
 def test_what_was_refused_is_not_taken_for_synced(server: WandbServer, data_dir: Path) -> None:
     """`wandb sync` passes over refused rows and lost artifacts, with exit code 0."""
-    folder = chosen_folders(data_dir / "wandb", ["run-1"])[0]
+    folder = chosen_folders(load(data_dir=data_dir), ["run-1"])[0]
     with server.fail(403, operation="CommitArtifact"):
         outcome = sync_folder(folder, server.base_url, KEY)
     assert (outcome.state, outcome.reason) == (SyncState.FAILED, "WANDB_REFUSED")
@@ -208,7 +210,7 @@ def test_a_row_that_is_never_taken_is_left_out_and_told(
     server: WandbServer, data_dir: Path
 ) -> None:
     """The rest of its run arrives."""
-    (folder,) = chosen_folders(data_dir / "other", [])
+    (folder,) = offline_folders(data_dir / "other").values()
     server.fail(413, operation="file_stream", containing="p01s0n")
     outcome = sync_folder(folder, server.base_url, KEY)
     assert (outcome.state, outcome.row_count) == (SyncState.SYNCED, 1)
@@ -225,23 +227,31 @@ def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda _: None)
         with pytest.raises(SettingsError, match=r"wandb is not installed here\. Run `pip install"):
-            destination(settings, {})
-    folders = chosen_folders(data_dir / "wandb", [])
-    with pytest.raises(SettingsError, match=r"no key for W&B at http://x\. Run `wandb login`"):
-        destination(settings, {"HOME": "/", "WANDB_BASE_URL": "http://x/"})
+            Destinations(settings, {})
+    folders = chosen_folders(settings, [])
     with pytest.raises(StateError, match=r"There are no files of run run-9 in .*: it has not"):
-        chosen_folders(data_dir / "wandb", ["run-9"])
+        chosen_folders(settings, ["run-9"])
 
     def outcomes(key: str, entity: str = "") -> list[Outcome]:
-        to = Destination(server.base_url, key, entity)
-        return list(upload(folders, to, f"sqlite:///{data_dir}/store.db", lambda *_: None))
+        environ = {"HOME": "/", "WANDB_BASE_URL": server.base_url, "WANDB_API_KEY": key}
+        to = Destinations(settings, environ, entity=entity)
+        return list(upload(folders, to, settings.store_url, lambda *_: None))
 
+    (outcome,) = outcomes("")
+    assert outcome.reason == "WANDB_KEY_MISSING"
+    assert outcome.sentence.startswith(f"There is no key for W&B at {server.base_url}. Run `wandb")
     (outcome,) = outcomes("x" * 40)
     assert outcome.reason == "WANDB_KEY_REFUSED"
     assert "does not take the key. Run `wandb login" in outcome.sentence
     outcome, _ = outcomes(KEY, "nobody")
     assert "entity nobody not found" in outcome.sentence
     assert "check that there is an entity nobody" in outcome.sentence
+    (data_dir / "keys").mkdir()
+    (data_dir / "keys" / "crew").write_text(OTHER_KEY)  # as `Configure` keeps it
+    to = Destinations(settings, {"HOME": "/", "WANDB_API_KEY": KEY})
+    places = ("wandb-crew", "wandb-other", "wandb")
+    keys = [to.of(data_dir / place / "wandb" / "offline-run-1-r").key for place in places]
+    assert keys == [OTHER_KEY, KEY, KEY]
     server.stop_listening()
     (outcome,) = outcomes(KEY)
     assert outcome.reason == "WANDB_AWAY"
@@ -254,10 +264,12 @@ def test_an_upload_that_nobody_asked_for_is_tried_again_and_may_be_ended(
     server: WandbServer, data_dir: Path, wait_until: Callable[[Callable[[], Any]], Any]
 ) -> None:
     """A key that is refused is told, another one is used; an ended upload is gone on with."""
-    shutil.rmtree(chosen_folders(data_dir / "wandb", ["run-2"])[0])
+    shutil.rmtree(chosen_folders(load(data_dir=data_dir), ["run-2"])[0])
     keys = ["x" * 40]
     uploader = Uploader(
-        data_dir, lambda: {"WANDB_BASE_URL": server.base_url, "WANDB_API_KEY": keys[-1]}, 0.01
+        load(data_dir=data_dir),
+        lambda: {"WANDB_BASE_URL": server.base_url, "WANDB_API_KEY": keys[-1]},
+        0.01,
     )
 
     async def look_until(is_enough: Callable[[], Any]) -> None:

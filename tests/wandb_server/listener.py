@@ -80,11 +80,13 @@ class Listener:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):  # the other side has gone, or we have broken it
-            _Handler(connection, self._answer)
-        with self._lock:
-            self._connections.discard(connection)
-        connection.close()
+        try:
+            with suppress(OSError):  # the other side has gone, or we have broken it
+                _Handler(connection, self._answer)
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -103,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         assert length <= BODY_BYTES_MAX
         body = self.rfile.read(length)
+        if len(body) < length:  # who sends it was killed
+            self.close_connection = True
+            return
         answer = self._answer(HttpRequest(self.command, self.path, self.headers, body))
         if answer is None:
             self.close_connection = True
