@@ -44,8 +44,9 @@ class _RefusedError(Exception):
 class Uploads:
     """One writer's uploads. Public methods may be called from any thread and never raise."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._address, self._token = address, token
+    def __init__(self, address: str, token: str, *, keeps_refused: bool = False) -> None:
+        """Make them; `keeps_refused`: what the sidecar never takes stays where it was staged."""
+        self._address, self._token, self._keeps_refused = address, token, keeps_refused
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._waiting: dict[int, _Item] = {}
         """What was not sent yet, in the order in which it was staged."""
@@ -137,7 +138,10 @@ class Uploads:
             if self._waiting.pop(id(item), None) is None:
                 return  # it was left to the sidecar meanwhile
             is_idle = not self._waiting
-        item.staged.remove()
+        if error and self._keeps_refused:
+            item.staged.close()
+        else:
+            item.staged.remove()
         item.logged.end(version=version, error=error)
         if is_idle:
             self.idle.set()

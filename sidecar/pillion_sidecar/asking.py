@@ -66,6 +66,16 @@ class Asker:
     ) -> None:
         self._channel.close()
 
+    @property
+    def token(self) -> str:
+        """What a TCP sidecar is shown; empty on a UNIX socket."""
+        return dict(self._metadata).get("authorization", "").removeprefix("Bearer ")
+
+    @property
+    def address(self) -> str:
+        """Where it asks."""
+        return self._settings.listen
+
     def runs(self, request: pb2.ListRunsRequest) -> pb2.ListRunsResponse:
         """Ask `ListRuns`."""
         if self.is_sidecar:
@@ -123,14 +133,14 @@ class Asker:
 
     def call(self, method: str, request: Message) -> Any:
         """Call a unary RPC, which only a sidecar can answer."""
-        self._check_is_sidecar()
+        self.check_is_sidecar()
         stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         with self._refusals_told():
             return getattr(stub, method)(request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata)
 
     def log_metrics(self, messages: Iterator[bytes]) -> Iterator[pb2.LogMetricsResponse]:
         """Send encoded `LogMetricsRequest`s; yield the acks."""
-        self._check_is_sidecar()
+        self.check_is_sidecar()
         stream = self._channel.stream_stream(
             "/pillion.v1.TelemetryService/LogMetrics",
             response_deserializer=pb2.LogMetricsResponse.FromString,
@@ -141,7 +151,8 @@ class Asker:
     def _call(self, method: str, request: Message, _kind: type[_Response]) -> _Response:
         return cast("_Response", self.call(method, request))
 
-    def _check_is_sidecar(self) -> None:
+    def check_is_sidecar(self) -> None:
+        """Raise `AskError` unless a sidecar answers."""
         if not self.is_sidecar:
             raise AskError(
                 f"No sidecar answers at {self._settings.listen}. Start one with `pillion serve`, "

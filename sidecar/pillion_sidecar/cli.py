@@ -451,7 +451,7 @@ def spool_rm(
     question = f"Delete {count_text(len(paths), 'file')} ({size})? No sidecar has what is in them."
     if paths and (yes or typer.confirm(question)):
         for path in paths:
-            path.unlink(missing_ok=True)
+            spooled_files.delete(path)
             print(f"{path.name} is deleted.")
 
 

@@ -5,6 +5,7 @@ whose writer lives is left alone. What a sidecar takes by itself, from its own d
 `adoption.py`'s.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from rich.table import Table
 
+from pillion._logged import LoggedArtifact
+from pillion._uploads import Uploads
 from pillion.spool import (
     SUFFIX,
     SUFFIX_DAMAGED,
@@ -22,12 +25,17 @@ from pillion.spool import (
     SpoolFormatError,
     SpoolReader,
 )
+from pillion.staging import SUFFIX as STAGED
+from pillion.staging import Staged, StagingError
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import SettingsError, StateError
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.safety import bytes_text
+
+POLL_S = 0.2
+_SUFFIXES = (SUFFIX, SUFFIX + SUFFIX_DAMAGED, STAGED)
 
 VANISHED = "Its process vanished without finishing; what it had spooled was sent later."
 
@@ -61,13 +69,13 @@ def look(directory: Path) -> list[SpooledFile]:
         return []
     except OSError as error:
         raise SettingsError(f"{directory} cannot be read: {error.strerror}.") from error
-    return [
-        look_at(path) for path in paths if path.name.endswith((SUFFIX, SUFFIX + SUFFIX_DAMAGED))
-    ]
+    return [look_at(path) for path in paths if path.name.endswith(_SUFFIXES)]
 
 
 def look_at(path: Path) -> SpooledFile:
-    """Look at one file."""
+    """Look at one file, or at a staged artifact."""
+    if path.is_dir():
+        return _look_at_staged(path)
     run_id = ""
     try:
         size_bytes = path.stat(follow_symlinks=False).st_size
@@ -103,7 +111,7 @@ def find(names: list[Path], directory: Path) -> list[Path]:
     """Return the files that are meant: paths, or names in the directory."""
     paths = [name if name.exists() or name.is_absolute() else directory / name for name in names]
     for name, path in zip(names, paths, strict=True):
-        if not path.is_file():
+        if not path.is_file() and not path.name.endswith(STAGED):
             raise StateError(f"There is no file {name}, here or in {directory}.")
     return paths
 
@@ -123,6 +131,8 @@ def send(path: Path, ask: Asker, on_bytes: Callable[[int], None]) -> str:
         StateError: It cannot be sent as it is; it stays.
         AskError: The sidecar refused it, or went away; it stays.
     """
+    if path.is_dir():
+        return _send_staged(path, ask, on_bytes)
     try:
         reader = SpoolReader.adopt(path)
     except (OSError, SpoolFormatError) as error:
@@ -142,6 +152,49 @@ def send(path: Path, ask: Asker, on_bytes: Callable[[int], None]) -> str:
     finally:
         reader.close()
     return writer.run_id
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a staged artifact, for good."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _look_at_staged(path: Path) -> SpooledFile:
+    size_bytes = sum(each.lstat().st_size for each in path.glob("*"))
+    try:
+        staged = Staged.adopt(path)
+    except (OSError, StagingError) as error:
+        return SpooledFile(path, "", size_bytes, str(error))
+    if staged is None:
+        return SpooledFile(path, path.name.partition(".")[0], size_bytes, "writing")
+    staged.close()
+    return SpooledFile(path, staged.manifest.run_id, size_bytes, "waiting")
+
+
+def _send_staged(path: Path, ask: Asker, on_bytes: Callable[[int], None]) -> str:
+    """Send a staged artifact as its trainer would have. Raises as `send`."""
+    ask.check_is_sidecar()
+    try:
+        staged = Staged.adopt(path)
+    except (OSError, StagingError) as error:
+        raise StateError(f"{path} cannot be read: {error}.") from error
+    if staged is None:
+        raise StateError(f"{path} is in use: its writer lives, or a sidecar is taking it.")
+    run_id, logged = staged.manifest.run_id, LoggedArtifact(staged.manifest.name, "")
+    uploads = Uploads(ask.address, ask.token, keeps_refused=True)
+    uploads.put(staged, logged)
+    sent_bytes = 0
+    while not uploads.idle.wait(POLL_S) and not logged.problem:
+        on_bytes(logged.sent_bytes - sent_bytes)
+        sent_bytes = logged.sent_bytes
+    uploads.leave()
+    if not logged.version:
+        why = logged.error or logged.problem
+        raise StateError(f"{path} is not taken, and stays: {why}")
+    return run_id
 
 
 class _Writer:

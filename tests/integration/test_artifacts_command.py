@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifact_calls import exchange, manifest_of, pieces_of, send, sha256
+from artifact_calls import exchange, manifest_of, pieces_of, read, send, sha256
 from processes import SidecarProcess, environment
 
+from pillion.staging import Manifest, Staged, StagedFile
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 
@@ -136,3 +137,28 @@ def test_gc_removes_what_nothing_needs_and_nothing_else(
     assert [each["version"] for each in left] == ["v3", "v1"]
     again, missing = send(sidecar, {"shared": b"shared", "own": b"\2" * 100_000})
     assert (again.version, missing) == ("v2", [sha256(b"\2" * 100_000)])
+
+
+def test_staged_artifacts_are_listed_and_sent_by_hand(
+    sidecar: SidecarProcess, pillion: Callable[..., Any], tmp_path: Path
+) -> None:
+    """From a directory that no sidecar looks into; what is refused stays, and is told."""
+    source, elsewhere = tmp_path / "model.bin", tmp_path / "elsewhere"
+    source.write_bytes(b"staged")
+    for run_id in ("run", "nobody"):
+        fields = (run_id, "w", "weights", "model", "", {}, ["best"], [], 1, {})
+        manifest = Manifest(*fields, [StagedFile("model.bin")])  # type: ignore[arg-type]
+        Staged.create(elsewhere, manifest, [source], link=False).close()
+    where = ("--spool-dir", str(elsewhere))
+    files = json.loads(pillion("spool", "ls", *where, "--json").stdout)["files"]
+    assert [(each["run_id"], each["state"]) for each in files] == [
+        ("nobody", "waiting"),
+        ("run", "waiting"),
+    ]
+    sent = pillion("spool", "send", "--all", *where)
+    assert (sent.returncode, "There is no run nobody" in sent.stderr) == (1, True)
+    assert read(sidecar, "weights:best", "model.bin") == b"staged"
+    (left,) = elsewhere.iterdir()
+    assert left.name.startswith("nobody.")
+    assert pillion("spool", "rm", left.name, "--yes", *where).returncode == 0
+    assert list(elsewhere.iterdir()) == []
