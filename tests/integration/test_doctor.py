@@ -70,7 +70,7 @@ def test_all_is_well_beside_a_sidecar(doctor: Doctor, make_sidecar: Callable[...
     assert code == 0
     assert text.splitlines()[-1] == "All is well."
     assert "Nothing was logged yet" in text
-    assert doctor.findings("journal")[0][1].startswith("format 2")
+    assert doctor.findings("journal")[0][1].startswith("format 3")
 
 
 def test_a_data_directory_that_others_can_write_is_told(doctor: Doctor) -> None:
