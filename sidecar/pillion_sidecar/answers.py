@@ -82,7 +82,6 @@ def run_message(run: StoredRun) -> run_pb2.Run:
         row_count=run.row_count,
         last_step=run.last_step,
         lost_row_count=run.lost_row_count,
-        url=run.url,
         model=run.model,
         dataset=run.dataset,
         use_case=run.use_case,

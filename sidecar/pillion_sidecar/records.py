@@ -106,8 +106,6 @@ class RunUpdate:
     add_tags: tuple[str, ...] = ()
     remove_tags: tuple[str, ...] = ()
     config: Mapping[str, Value] = field(default_factory=dict)
-    url: str | None = None
-    """Its page at W&B."""
 
     def tags(self, known: Iterable[str]) -> tuple[str, ...]:
         """Return a run's tags after this."""
@@ -379,7 +377,6 @@ def decode_update(payload: bytes) -> RunUpdate:
         add_tags=tuple(message.add_tags),
         remove_tags=tuple(message.remove_tags),
         config=from_key_values(message.config),
-        url=message.url if message.HasField("url") else None,
     )
 
 
@@ -393,7 +390,6 @@ def encode_update(update: RunUpdate) -> bytes:
         add_tags=update.add_tags,
         remove_tags=update.remove_tags,
         config=to_key_values(update.config),
-        url=update.url,
     ).SerializeToString(deterministic=True)
 
 

@@ -102,8 +102,6 @@ class StoredRun:
     model: str = ""
     dataset: str = ""
     use_case: str = ""
-    url: str = ""
-    """Its page at W&B, as far as the sidecar was told it."""
     definitions: tuple[MetricDefinition, ...] = ()
     wandb: WandbTarget = field(default_factory=WandbTarget)
 

@@ -111,7 +111,6 @@ runs = sa.Table(
     sa.Column("model", sa.Text, nullable=False, server_default=""),
     sa.Column("dataset", sa.Text, nullable=False, server_default=""),
     sa.Column("use_case", sa.Text, nullable=False, server_default=""),
-    sa.Column("url", sa.Text, nullable=False, server_default=""),
     sa.Column("definitions", ValueText, nullable=False, server_default="[]"),
     sa.Column("wandb", ValueText, nullable=False, server_default="{}"),
     sa.Index("runs_by_time", "start_time_unix_nano", "run_id"),
@@ -241,7 +240,7 @@ artifact_runs = sa.Table(
 )
 
 ADDED = (
-    *(runs.c.model, runs.c.dataset, runs.c.use_case, runs.c.url, runs.c.definitions, runs.c.wandb),
+    *(runs.c.model, runs.c.dataset, runs.c.use_case, runs.c.definitions, runs.c.wandb),
     *(signatures.c.first_ordinal, signatures.c.figures),
 )
 """Columns that format 3 has added."""

@@ -428,14 +428,13 @@ class Gpu(_message.Message):
     def __init__(self, name: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., index: _Optional[int] = ..., uuid: _Optional[str] = ...) -> None: ...
 
 class RunUpdate(_message.Message):
-    __slots__ = ("run_id", "name", "notes", "add_tags", "remove_tags", "config", "url", "project")
+    __slots__ = ("run_id", "name", "notes", "add_tags", "remove_tags", "config", "project")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     ADD_TAGS_FIELD_NUMBER: _ClassVar[int]
     REMOVE_TAGS_FIELD_NUMBER: _ClassVar[int]
     CONFIG_FIELD_NUMBER: _ClassVar[int]
-    URL_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     name: str
@@ -443,9 +442,8 @@ class RunUpdate(_message.Message):
     add_tags: _containers.RepeatedScalarFieldContainer[str]
     remove_tags: _containers.RepeatedScalarFieldContainer[str]
     config: KeyValueList
-    url: str
     project: str
-    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., notes: _Optional[str] = ..., add_tags: _Optional[_Iterable[str]] = ..., remove_tags: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[KeyValueList, _Mapping]] = ..., url: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[str] = ..., name: _Optional[str] = ..., notes: _Optional[str] = ..., add_tags: _Optional[_Iterable[str]] = ..., remove_tags: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[KeyValueList, _Mapping]] = ..., project: _Optional[str] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("name", "type", "version", "aliases", "metadata", "files", "run_id", "time_unix_nano", "project", "description", "sha256", "registry_links", "file_count", "size_bytes")

@@ -224,7 +224,6 @@ class StoreSink:
             tags = changes["tags"] if "tags" in changes else self._read(run_id, runs.c.tags)[0]
             changes["tags"] = list(update.tags(tags))
             named = {"project": update.project, "name": update.name, "notes": update.notes}
-            named["url"] = update.url
             changes |= {field: text for field, text in named.items() if text is not None}
         return changes
 
