@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from processes import WAIT_S, SidecarProcess
+from wandb_server import TEAM, USER, WandbServer
 
 import pillion
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -84,3 +85,30 @@ def test_without_a_sidecar_it_says_so() -> None:
     """And what to do."""
     with pytest.raises(pillion.ConfigureError, match="pillion serve"):
         pillion.configure(address="127.0.0.1:9")
+
+
+def test_what_keeps_wandb_is_one_sentence_with_the_next_step(
+    make_sidecar: Callable[..., Any],
+) -> None:
+    """The server away, the team unknown, the key refused; and nothing once all is well."""
+    with WandbServer() as server:
+        sidecar = make_sidecar("--wandb-mode", "online", "--wandb-base-url", server.base_url)
+        assert "There is no W&B key" in pillion.configure(address=sidecar.address).problem
+        server.stop_listening()
+        away = pillion.configure(address=sidecar.address, api_key=server.key)
+        assert (away.available, away.enabled) == (False, True)
+        assert "does not answer (ConnectionError). Nothing is lost: it is tried again." in (
+            away.problem
+        )
+        server.listen_again()
+        unknown = pillion.configure(address=sidecar.address, entity="strangers")
+        assert unknown.problem == (
+            f"The key of {USER} may not write to the W&B entity strangers. Take one of {USER}, "
+            f"{TEAM}, with `pillion configure --entity NAME`."
+        )
+        server.refuse_key(server.key)
+        refused = pillion.configure(address=sidecar.address, entity=TEAM)
+        assert "does not take the key. Give another with `pillion configure" in refused.problem
+        server.accept_key(server.key, USER, TEAM)
+        assert pillion.configure(address=sidecar.address, entity=TEAM).problem == ""
+        assert pillion.configure(address=sidecar.address).available
