@@ -127,7 +127,7 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[Settings]:
     finally:
         sidecar.process.send_signal(signal.SIGTERM)
         _say(console, "The sidecar delivers what is left, then stops ...")
-        _end(sidecar.process, signal.SIGTERM)
+        _wait(sidecar.process)  # a second signal would end it at once
 
 
 @contextmanager
@@ -263,6 +263,11 @@ def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """End a process, kindly first."""
     if process.poll() is None:
         process.send_signal(number)
+    _wait(process)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was told to end; not for ever."""
     try:
         process.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:

@@ -17,7 +17,7 @@ from pillion_sidecar.records import RunId
 from pillion_sidecar.sinks.wandb_file import read_wandb_file
 from pillion_sidecar.store import Store
 
-ROUNDS, ROWS_PER_ROUND = 12, 250
+ROUNDS, ROWS_PER_ROUND = 8, 250
 LINE = "x" * 10_000
 LINES_PER_ROUND = 100
 """A megabyte: what fills the journal."""

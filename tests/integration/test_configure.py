@@ -29,7 +29,7 @@ def sinks_of(sidecar: SidecarProcess, run_id: str) -> list[str]:
 
 def test_what_is_configured_holds_for_new_runs(make_sidecar: Callable[..., Any]) -> None:
     """Switched off, nothing of wandb runs; all else works. The sidecar ends by itself after it."""
-    sidecar = make_sidecar("--wandb-mode", "offline", "--end-when-idle-s", "3")
+    sidecar = make_sidecar("--wandb-mode", "offline", "--end-when-idle-s", "8")
     run_one(sidecar, "before")
     setup = pillion.configure(
         address=sidecar.address, project="studio", tags=["production"], credential="crew"

@@ -1,6 +1,8 @@
 """The sidecar killed under three trainers: what W&B and the store hold at the end."""
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -123,7 +125,10 @@ def test_a_run_that_was_resumed_many_times_is_one_whole_run_at_wandb(
     make_sidecar: Callable[..., Any], run_python: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     """Ends behind which a run went on are none; all rows are in one folder, once."""
-    sidecar = make_sidecar("--wandb-mode", "disabled")
+    sidecar = make_sidecar("--wandb-mode", "offline")
+    workers = sidecar.call("GetStatus", pb2.GetStatusRequest()).workers
+    # What W&B's worker does not see meanwhile it is given at once by the next sidecar.
+    os.kill(next(worker.pid for worker in workers if worker.sink == "wandb"), signal.SIGSTOP)
     code = (
         "import pillion\n"
         "for _ in range(8):\n"
@@ -133,8 +138,8 @@ def test_a_run_that_was_resumed_many_times_is_one_whole_run_at_wandb(
     trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
     _, errors = trainer.communicate(timeout=60)
     assert trainer.returncode == 0, errors
-    sidecar.stop()
-    sidecar = make_sidecar()
+    sidecar.kill()
+    sidecar = make_sidecar("--wandb-mode", "offline")
     status = pb2.GetStatusRequest(run_id="again")
 
     def sinks() -> dict[str, int]:
