@@ -7,8 +7,6 @@ BUF_VERSION := 1.75.0
 PYTHON ?= python3
 BIN := .venv/bin
 BUF := .tools/node_modules/.bin/buf
-# More than there are cores: many tests wait for a clock or a disk.
-TEST_PROCESSES := $(shell echo $$(( $$(nproc) * 3 / 2 )))
 CODE := client sidecar trainer tests benchmarks
 PROTOS := $(wildcard protos/pillion/v1/*.proto)
 
@@ -21,7 +19,7 @@ demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one s
 	@$(BIN)/pillion demo $(ARGS)
 
 test: system .venv/installed .venv-oldest/installed $(BUF)  ## Run the whole test suite.
-	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadscope $(ARGS)
 
 check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, types, imports, generated code, unit and contract tests.
 	$(BIN)/ruff format --check $(CODE)
