@@ -45,7 +45,6 @@ _NEXT_STEPS = {
     "WANDB_AWAY": "Sync again when it is back: what has arrived is not sent twice.",
 }
 """What to do after an error of the server, where that is not the same as for online runs."""
-_LIVE_STATES = ("running", "pending", "")
 
 
 class SyncState(StrEnum):
@@ -232,7 +231,7 @@ class _Upload:
         for _ in range(0 if mistakes else END_POLLS_MAX):
             remote = self._ask()
             has_rows = remote.last_ordinal >= max(steps, default=-1)
-            if has_rows and remote.state not in _LIVE_STATES:
+            if has_rows and remote.has_ended:
                 return
             time.sleep(END_POLL_S)
         said = " ".join(mistakes) or "not everything has arrived, and `wandb sync` does not say why"

@@ -41,7 +41,6 @@ LOG_BYTES_MAX = 1 << 20
 
 _FATAL = re.compile(rb"filestream: fatal error[^\n]{0,2000}")
 _STATUS = re.compile(rb"(?<![0-9])([45][0-9][0-9])(?![0-9])")
-_LIVE_STATES = ("running", "pending", "")
 _PLAIN = (bool, int, float, str)
 
 
@@ -223,7 +222,7 @@ class OnlineRun(WandbRun):
         self.sdk_run.finish(exit_code=exit_code_of(finish))
         for _ in range(END_POLLS_MAX):
             remote = self._server.run(*self._place, self._start.run_id)
-            if remote.state not in _LIVE_STATES:
+            if remote.has_ended:
                 break
             time.sleep(END_POLL_S)
         else:

@@ -49,6 +49,11 @@ class RemoteRun:
     state: str
     """`running`, `finished`, `failed`, `crashed` …"""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server has the run's end."""
+        return self.state not in ("running", "pending", "")
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
