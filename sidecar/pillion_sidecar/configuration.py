@@ -64,6 +64,8 @@ class Configuration:
         self._base_url = environ.get("WANDB_BASE_URL", "").rstrip("/") or DEFAULT_BASE_URL
         self.choices = _given(settings, self._kept())
         self.problems: dict[str, str] = {}
+        # Read here, since each start of a run asks, on the event loop.
+        self._kept_keys = {name: self._read_key(name) for name in ("", *self.choices.servers)}
         self._found_key = self._find_key(environ)
         environ.pop("WANDB_API_KEY", None)
 
@@ -86,10 +88,7 @@ class Configuration:
 
     def account(self, credential: str) -> Account | None:
         """Return a credential's server and key; None: there is no key."""
-        try:
-            key = (self._keys_dir / (credential or "default")).read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            key = "" if credential else self._found_key
+        key = self._kept_keys.get(credential) or ("" if credential else self._found_key)
         return Account(self.base_url(credential), key) if key else None
 
     def accounts(self) -> dict[str, Account | None]:
@@ -130,6 +129,7 @@ class Configuration:
         key = _key(request.api_key) if request.HasField("api_key") else None
         if key is not None:
             self._keep_key(choices.credential, key)
+            self._kept_keys[choices.credential] = key
         self.choices = replace(choices, servers=servers)
         _write(self._path, json.dumps(asdict(self.choices), indent=2))
         return choices.credential
@@ -205,6 +205,17 @@ class Configuration:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SettingsError(
                 f"{self._path} cannot be read: {error}. Delete it, and configure W&B again."
+            ) from error
+
+    def _read_key(self, credential: str) -> str:
+        try:
+            return (self._keys_dir / (credential or "default")).read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"The W&B key cannot be read from {self._keys_dir}: {error}. Delete it, and give "
+                "the key again with `pillion configure --api-key-file FILE`."
             ) from error
 
     def _keep_key(self, credential: str, key: str) -> None:
