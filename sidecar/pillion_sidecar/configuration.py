@@ -30,6 +30,7 @@ KEY_LENGTH_MIN, KEY_LENGTH_MAX = 40, 512
 """What W&B's SDK takes for a key."""
 SYSTEMD_CREDENTIAL = "wandb_api_key"
 
+_DEFAULT_KEY = "default"  # the file of the credential without a name
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -65,7 +66,7 @@ class Configuration:
         self.choices = _given(settings, self._kept())
         self.problems: dict[str, str] = {}
         # Read here, since each start of a run asks, on the event loop.
-        self._kept_keys = {name: self._read_key(name) for name in ("", *self.choices.servers)}
+        self._kept_keys = self._read_keys()
         self._found_key = self._find_key(environ)
         environ.pop("WANDB_API_KEY", None)
 
@@ -207,19 +208,22 @@ class Configuration:
                 f"{self._path} cannot be read: {error}. Delete it, and configure W&B again."
             ) from error
 
-    def _read_key(self, credential: str) -> str:
+    def _read_keys(self) -> dict[str, str]:
         try:
-            return (self._keys_dir / (credential or "default")).read_text(encoding="ascii").strip()
+            return {
+                "" if path.name == _DEFAULT_KEY else path.name: path.read_text("ascii").strip()
+                for path in self._keys_dir.iterdir()
+            }
         except FileNotFoundError:
-            return ""
+            return {}
         except (OSError, ValueError) as error:
             raise SettingsError(
-                f"The W&B key cannot be read from {self._keys_dir}: {error}. Delete it, and give "
-                "the key again with `pillion configure --api-key-file FILE`."
+                f"The W&B keys cannot be read from {self._keys_dir}: {error}. Delete them, and "
+                "give them again with `pillion configure --api-key-file FILE`."
             ) from error
 
     def _keep_key(self, credential: str, key: str) -> None:
-        path = self._keys_dir / (credential or "default")
+        path = self._keys_dir / (credential or _DEFAULT_KEY)
         if not key:
             path.unlink(missing_ok=True)
             return
@@ -249,7 +253,7 @@ def _mode(text: str) -> WandbMode:
 
 
 def _credential(name: str) -> str:
-    if name and (not _NAME.fullmatch(name) or name == "default"):
+    if name and (not _NAME.fullmatch(name) or name == _DEFAULT_KEY):
         raise PeerError(
             "credential: 1 to 32 small letters, digits and `-`, or empty for the default one."
         )
