@@ -27,6 +27,7 @@ from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import is_synced, offline_folders
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import StoredArtifact, find, has_artifacts
+from pillion_sidecar.store_database import open_for_writing
 from pillion_sidecar.store_tables import (
     artifact_aliases,
     artifact_files,
@@ -34,7 +35,6 @@ from pillion_sidecar.store_tables import (
     artifacts,
     chunks,
     columns,
-    open_for_writing,
     runs,
     segments,
     signatures,

@@ -46,7 +46,7 @@ from pillion_sidecar.sinks.wandb_folders import finished_runs
 from pillion_sidecar.staged_adoption import StagedAdoption
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import known_versions
-from pillion_sidecar.store_tables import open_for_writing
+from pillion_sidecar.store_database import open_for_writing
 from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.wandb_control import WandbControl
 

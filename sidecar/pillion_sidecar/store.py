@@ -36,6 +36,7 @@ from pillion_sidecar.records import (
     TargetMode,
     WandbTarget,
 )
+from pillion_sidecar.store_database import open_for_reading
 from pillion_sidecar.store_figures import (
     FIGURES,
     Figures,
@@ -51,7 +52,6 @@ from pillion_sidecar.store_tables import (
     columns,
     console,
     from_blob,
-    open_for_reading,
     readable,
     runs,
     segments,

@@ -40,7 +40,8 @@ from pillion_sidecar.sinks import News
 from pillion_sidecar.sinks.store_artifacts import keep_artifact, keep_use
 from pillion_sidecar.sinks.store_chunks import ChunkWriter
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
-from pillion_sidecar.store_tables import alerts, console, error_code, open_for_writing, runs
+from pillion_sidecar.store_database import error_code, open_for_writing
+from pillion_sidecar.store_tables import alerts, console, runs
 
 ALERTS_MAX = 100
 """Of a run's alerts the latest are kept."""
