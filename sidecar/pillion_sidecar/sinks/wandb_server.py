@@ -2,11 +2,17 @@
 
 The SDK tells neither: a run that cannot be opened blocks its id for the life of the process, and
 whether a row has arrived is not told at all. So the sink asks before it opens a run, and afterwards
-for the last row that the server has. Knows nothing of the SDK; every call may take `TIMEOUT_S`.
+for the last row that the server has. Knows nothing of the SDK.
+
+What answers may be anything: it is given the key, but no redirect is followed with it, and an
+answer is read only so far, for so long, and taken only for what it should be.
 """
 
 import json
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +21,9 @@ import requests
 from pillion_sidecar.errors import SinkError
 
 TIMEOUT_S = 15.0
+"""How long a server may say nothing."""
+ANSWER_S, ANSWER_BYTES_MAX = 60.0, 64 * 1024 * 1024
+"""How long an answer may take, and be: it holds a run's last row, which has 10 MB at most."""
 ERROR_CHARACTERS_MAX = 200
 """Of what a server says."""
 
@@ -78,61 +87,83 @@ class WandbServer:
 
     def viewer(self) -> Viewer:
         """Return whose key it is."""
-        viewer = self._ask("Viewer", _VIEWER).get("viewer") or {}
-        if not viewer:
-            raise self._key_refused()
-        edges = (viewer.get("teams") or {}).get("edges") or ()
-        names = [viewer.get("entity"), viewer.get("username"), *(e["node"]["name"] for e in edges)]
-        entities = tuple(dict.fromkeys(name for name in names if name))
-        return Viewer(str(viewer.get("username") or viewer.get("entity") or ""), entities)
+        answer = self._ask("Viewer", _VIEWER)
+        with self._understanding():
+            viewer = answer["viewer"]
+            if not viewer:
+                raise self._key_refused()
+            edges = (viewer.get("teams") or {}).get("edges") or ()
+            names = [viewer.get("entity"), viewer.get("username")]
+            names += [edge["node"]["name"] for edge in edges]
+            entities = tuple(dict.fromkeys(str(name) for name in names if name))
+            return Viewer(str(viewer.get("username") or viewer.get("entity") or ""), entities)
 
     def claim(self, entity: str, project: str, run_id: str) -> tuple[str, str]:
         """Make the run at the server unless it is there; return its entity and project."""
         variables = {"name": run_id, "project": project, "entity": entity or None}
         answer = self._ask("UpsertBucket", _UPSERT, variables)
-        try:
+        with self._understanding():
             found = answer["upsertBucket"]["bucket"]["project"]
             return str(found["entity"]["name"]), str(found["name"])
-        except (KeyError, TypeError):
-            raise self._away("answered something else than a run") from None
 
     def run(self, entity: str, project: str, run_id: str) -> RemoteRun:
         """Return what the server has of a run; nothing, if it does not know it."""
         variables = {"name": run_id, "project": project, "entity": entity}
-        model = self._ask("RunResumeStatus", _RESUME, variables).get("model") or {}
-        bucket = model.get("bucket") or {}
-        tail = json.loads(bucket.get("historyTail") or "[]")
-        last_row = json.loads(tail[-1]) if tail else {}
-        return RemoteRun(
-            last_ordinal=int(last_row.get("_step", -1)),
-            line_count=int(bucket.get("logLineCount") or 0),
-            state=str(bucket.get("state") or ""),
-        )
+        answer = self._ask("RunResumeStatus", _RESUME, variables)
+        with self._understanding():
+            bucket = (answer["model"] or {}).get("bucket") or {}
+            tail = json.loads(bucket.get("historyTail") or "[]")
+            last_row = json.loads(tail[-1]) if tail else {}
+            return RemoteRun(
+                last_ordinal=int(last_row.get("_step", -1)),
+                line_count=int(bucket.get("logLineCount") or 0),
+                state=str(bucket.get("state") or ""),
+            )
 
     def _ask(
         self, operation: str, query: str, variables: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         body = {"operationName": operation, "query": query, "variables": variables or {}}
         try:
-            response = self._session.post(
-                f"{self.base_url}/graphql", json=body, timeout=TIMEOUT_S, allow_redirects=False
-            )
+            with self._session.post(
+                f"{self.base_url}/graphql",
+                json=body,
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                status, text = response.status_code, self._read(response)
         except requests.RequestException as error:
             raise self._away(f"does not answer ({type(error).__name__})") from error
-        status = response.status_code
         if status == requests.codes.unauthorized:
             raise self._key_refused()
         if status in (requests.codes.forbidden, requests.codes.not_found, requests.codes.conflict):
-            raise self._refused(f"{status} {response.text}")
+            raise self._refused(f"{status} {text.decode(errors='replace')}")
         if status != requests.codes.ok:
             raise self._away(f"answers {status}")
+        with self._understanding():
+            answer = json.loads(text)
+            if errors := answer.get("errors"):
+                raise self._refused(str(errors[0].get("message", errors[0])))
+            return dict(answer["data"])
+
+    def _read(self, response: Any) -> bytes:
+        """Read an answer as far as it is one."""
+        deadline_s = time.monotonic() + ANSWER_S
+        text = bytearray()
+        for piece in response.iter_content(1 << 16):
+            text += piece
+            if len(text) > ANSWER_BYTES_MAX or time.monotonic() > deadline_s:
+                raise self._away("answers without end; is this its address?")
+        return bytes(text)
+
+    @contextmanager
+    def _understanding(self) -> Iterator[None]:
+        """Take what is no answer for a server that is away: what answers may be something else."""
         try:
-            answer = response.json()
-        except ValueError:
-            raise self._away("answers no JSON; is this its address?") from None
-        if errors := answer.get("errors"):
-            raise self._refused(str(errors[0].get("message", errors[0])))
-        return dict(answer.get("data") or {})
+            yield
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
+            raise self._away("answers nothing that it should; is this its address?") from None
 
     @property
     def _session(self) -> Any:
@@ -151,10 +182,14 @@ class WandbServer:
 
     def _refused(self, what: str) -> SinkError:
         return SinkError(
-            f"W&B at {self.base_url} refuses the run: {what[:ERROR_CHARACTERS_MAX].strip()}. "
+            f"W&B at {self.base_url} refuses the run: {self._told(what)}. "
             "Check entity and project, and that the key may write there.",
             reason="WANDB_REFUSED",
         )
+
+    def _told(self, what: str) -> str:
+        """Return what a server says, for people; it may name the key that it was shown."""
+        return what.replace(self._key, "[redacted]")[:ERROR_CHARACTERS_MAX].strip()
 
     def _away(self, what: str) -> SinkError:
         return SinkError(
