@@ -1,6 +1,7 @@
 # make demo   the main job: three LoRA fine-tunes stream to one sidecar      make test   everything
 # make check  the quick checks                                              make bench  the figures
 # make guarantees  what survives which fault, beside plain wandb            make soak   faults for hours
+# make soak-online  the same for runs that go to W&B's server
 .DEFAULT_GOAL := help
 SHELL := /bin/bash -euo pipefail
 BUF_VERSION := 1.75.0
@@ -10,10 +11,10 @@ BUF := .tools/node_modules/.bin/buf
 CODE := client sidecar trainer tests benchmarks
 PROTOS := $(wildcard protos/pillion/v1/*.proto)
 
-.PHONY: help demo test check bench guarantees soak system proto format clean
+.PHONY: help demo test check bench guarantees soak soak-online system proto format clean
 
 help:  ## Show this.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one sidecar, and compare them.
 	@$(BIN)/pillion demo $(ARGS)
@@ -39,6 +40,9 @@ guarantees: system .venv/installed  ## Do every fault and write what it left int
 
 soak: system .venv/installed  ## Faults at random, for 10 minutes or ARGS='--minutes 60'.
 	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+soak-online: .venv/installed  ## The same while runs go to a stand-in for W&B's server, for 3 minutes.
+	$(BIN)/python benchmarks/soak_online.py $(ARGS)
 
 # Debian packages that the tests need. As root they are installed, else the line to run is shown.
 SYSTEM_COMMANDS := npm strace ip

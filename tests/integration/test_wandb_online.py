@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from online_trainer import CODE, check_arrived
 from processes import SidecarProcess, environment, pids_below
 from wandb_server import TEAM, USER, WandbServer
 
@@ -21,19 +22,6 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 pytestmark = pytest.mark.timeout(400)  # uploads that fail are tried again after ever longer pauses
 
 OTHER_KEY = "another0" * 5
-
-TRAINING = """
-import sys, pillion
-name, count, extra = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-run = pillion.init(id=name, project="demo", name=f"name of {name}", config={"of": name}, quiet=True)
-for number in range(count):
-    poison = {"poison": extra} if number == count // 2 else {}  # so it stays in the summary
-    run.log({"loss": number / 8, **poison}, step=3 * number)
-open(name, "w").write(name * 1000)
-run.log_artifact(name, name=f"of-{name}", type="model")
-run.summary["best"] = name
-run.finish(exit_code=len(name) % 3)
-"""
 
 
 @pytest.fixture
@@ -63,23 +51,9 @@ def train(
 ) -> "subprocess.Popen[str]":
     """Start a trainer that logs `count` rows."""
     process: subprocess.Popen[str] = run_python(
-        TRAINING, name, str(count), extra, PILLION_ADDRESS=sidecar.address
+        CODE, name, str(count), extra, "0", PILLION_ADDRESS=sidecar.address
     )
     return process
-
-
-def check(server: WandbServer, name: str, count: int, *, without: int = -1) -> None:
-    """Check that a run has arrived, all of it and each part once."""
-    run = server.run("demo", name)
-    steps = [row["_step"] for row in run.rows]
-    assert steps == [number for number in range(count) if number != without]
-    assert all(row["loss"] == row["_step"] / 8 for row in run.rows)
-    assert all(row["global_step"] == row["_step"] * 3 for row in run.rows)
-    assert (run.name, run.config["of"], run.summary["best"]) == (f"name of {name}", name, name)
-    assert run.summary["loss"] == (count - 1) / 8
-    assert run.exit_code == len(name) % 3
-    (artifact,) = server.artifacts.named(f"of-{name}")
-    assert server.artifacts.files(artifact) == {name: name.encode() * 1000}
 
 
 def pillion(sidecar: SidecarProcess, *arguments: str, key: str = "") -> Any:
@@ -119,7 +93,7 @@ def test_many_runs_of_several_trainers_arrive(
             del name
     wait(online)
     for name in names:
-        check(server, name, 150)
+        check_arrived(server, name, 150)
     runs = {run["run_id"]: run["url"] for run in pillion(online, "runs", "--limit", "20")["runs"]}
     assert runs == {name: f"{server.base_url}/{USER}/demo/runs/{name}" for name in names}
     compared = pillion(online, "compare", "run-1", "run-3", "run-2")
@@ -145,7 +119,7 @@ def test_kills_lose_and_double_nothing(
         assert trainer.wait(60) == 0
     wait(online)
     for name in ("core", "worker", "whole"):
-        check(server, name, 400)
+        check_arrived(server, name, 400)
 
 
 def check_no_key_is_told(sidecar: SidecarProcess, *keys: str) -> None:
@@ -209,7 +183,7 @@ def test_server_that_goes_away_delays_nobody(
     assert train(run_python, online, "last", 100).wait(60) == 0
     wait(online)
     for name in ("start", "middle", "last"):
-        check(server, name, 100)
+        check_arrived(server, name, 100)
 
 
 def test_refused_key_pauses_its_runs_until_it_is_mended(
@@ -230,7 +204,7 @@ def test_refused_key_pauses_its_runs_until_it_is_mended(
     assert other["credentials"]["crew"]["has_key"]
     assert train(run_python, online, "other", 100).wait(60) == 0
     assert pillion(online, "wait", "other", "--timeout-s", "100")["is_done"]
-    check(server, "other", 100)
+    check_arrived(server, "other", 100)
     assert "paused" not in server.runs
     refused = pillion(
         online, "configure", "--credential", "", "--api-key-file", "-", key="wrong" * 8
@@ -240,13 +214,13 @@ def test_refused_key_pauses_its_runs_until_it_is_mended(
     mended = pillion(online, "configure", "--api-key-file", "-", key=OTHER_KEY)
     assert (mended["available"], mended["problem"]) == (True, None)
     wait(online)
-    check(server, "paused", 100)
+    check_arrived(server, "paused", 100)
     assert online.stop()[0] == 0
     start(online, server)  # what was configured is kept
     assert pillion(online, "configure")["credential"] is None
     assert train(run_python, online, "later", 10).wait(60) == 0
     wait(online)
-    check(server, "later", 10)
+    check_arrived(server, "later", 10)
     check_no_key_is_told(online, OTHER_KEY, server.key)
 
 
@@ -264,8 +238,8 @@ def test_poison_row_is_set_aside_and_a_refused_run_waits(
     assert train(run_python, online, "healthy", 60).wait(60) == 0
     for name in ("healthy", "poisoned"):
         assert pillion(online, "wait", name, "--timeout-s", "100")["is_done"]
-    check(server, "healthy", 60)
-    check(server, "poisoned", 60, without=30)
+    check_arrived(server, "healthy", 60)
+    check_arrived(server, "poisoned", 60, without=30)
     poisoned = status_of(online, "poisoned")
     assert "W&B never takes 1 row (the first: number 30)" in poisoned.last_error
     assert "413" in poisoned.last_error
@@ -273,7 +247,7 @@ def test_poison_row_is_set_aside_and_a_refused_run_waits(
     assert "refuses the run: 403" in status_of(online, "refused").last_error
     server.heal()
     assert pillion(online, "wait", "refused", "--timeout-s", "100")["is_done"]
-    check(server, "refused", 60)
+    check_arrived(server, "refused", 60)
 
 
 def test_stop_in_wandbs_page_asks_that_run_alone(
