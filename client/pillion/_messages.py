@@ -3,7 +3,8 @@
 Messages are made in the client's threads only, so that `import pillion` loads no protobuf.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pillion._environment import details
@@ -30,6 +31,7 @@ class Finish:
     exit_code: int
     state: str = ""
     reason: str = ""
+    time_unix_nano: int = field(default_factory=time.time_ns, compare=False, repr=False)
 
 
 def start_request(start: Start, resume: str) -> "telemetry_service_pb2.StartRunRequest":
@@ -59,7 +61,7 @@ def finish_request(
     """Make the message that ends a writer."""
     from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
-    return pb2.FinishRunRequest(
+    request = pb2.FinishRunRequest(
         run_id=start.run_id,
         writer_id=start.writer_id,
         last_sequence=last_sequence,
@@ -69,3 +71,5 @@ def finish_request(
         refused_row_count=refused_rows,
         refused_value_count=refused_values,
     )
+    request.end_time.FromNanoseconds(finish.time_unix_nano)
+    return request

@@ -9,7 +9,9 @@ from typing import Any, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
 
 from pillion.address import Address, AddressError
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -169,7 +171,7 @@ class Asker:
                     f"The sidecar at {self._settings.listen} has ended meanwhile. What it had "
                     "acked is kept; `pillion serve` goes on with it."
                 ) from error
-            raise AskError(error.details()) from error
+            raise AskError(error.details(), _reason(error)) from error
 
     def _read(self, answer: Callable[[Store], _Response]) -> _Response:
         store = Store(self._settings.store_url)
@@ -198,6 +200,15 @@ class Asker:
                 return False
             raise AskError(error.details()) from error
         return bool(health.status == health_pb2.HealthCheckResponse.SERVING)  # else it is ending
+
+
+def _reason(error: Any) -> str:
+    """Return the machine's word for a refusal; see `PillionError`."""
+    status, info = rpc_status.from_call(error), error_details_pb2.ErrorInfo()
+    packed = [detail for detail in status.details if detail.Is(info.DESCRIPTOR)] if status else []
+    for detail in packed:
+        detail.Unpack(info)
+    return info.reason or "INVALID"
 
 
 def _metadata(settings: Settings) -> tuple[tuple[str, str], ...]:

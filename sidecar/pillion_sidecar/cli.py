@@ -30,6 +30,7 @@ from pillion_sidecar.cli_common import (
     refusals_told,
     show,
 )
+from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
 from pillion_sidecar.doctor import Verdict, examine, findings_view
 from pillion_sidecar.errors import PillionError, SettingsError, StateError
@@ -63,6 +64,7 @@ app.command()(cli_artifacts.gc)
 app.command()(configure)
 app.command("show")(cli_runs.show_run)
 app.command()(cli_runs.update)
+app.command("import")(import_runs)
 
 SpoolDir = Annotated[
     Path | None, typer.Option(help="Where the files are. [PILLION_SPOOL_DIR]", show_default=False)

@@ -46,7 +46,7 @@ class RunState(IntEnum):
 
 
 class TargetMode(IntEnum):
-    """How a run is delivered to W&B."""
+    """How a run is delivered to W&B; a larger one reaches less far."""
 
     ONLINE = record_pb2.WandbTarget.MODE_ONLINE
     OFFLINE = record_pb2.WandbTarget.MODE_OFFLINE

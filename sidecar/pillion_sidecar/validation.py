@@ -28,6 +28,8 @@ from pillion_sidecar.records import (
     RunStart,
     RunState,
     RunUpdate,
+    TargetMode,
+    WandbTarget,
     WriterId,
     decode_alert,
 )
@@ -82,11 +84,9 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
         check_text(getattr(request, field), field, KEY_BYTES_MAX)
     check_text(request.notes, "notes", TEXT_BYTES_MAX)
     check_key_values(request.config, "config")
-    start_time_unix_nano = time.time_ns()
-    if request.HasField("start_time"):
-        start_time_unix_nano = request.start_time.seconds * 10**9 + request.start_time.nanos
-        if not 0 <= start_time_unix_nano < 2**63:
-            raise PeerError("start_time: between the years 1970 and 2262, please.")
+    if request.wandb_mode not in (0, *TargetMode):
+        raise PeerError("wandb_mode: MODE_ONLINE, MODE_OFFLINE or MODE_DISABLED.")
+    start_time_unix_nano = _check_time(request, "start_time")
     return RunStart(
         run_id=run_id,
         writer_id=_check_writer_id(request.writer_id or uuid.uuid4().hex),
@@ -102,6 +102,7 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
         model=request.model,
         dataset=request.dataset,
         use_case=request.use_case,
+        wandb=WandbTarget(TargetMode(request.wandb_mode or TargetMode.ONLINE)),
         is_project_given=bool(request.project),
         is_name_given=bool(request.name),
     )
@@ -191,7 +192,7 @@ def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
         else request.exit_code,
         reason=request.reason,
         summary=from_key_values(request.summary),
-        time_unix_nano=time.time_ns(),
+        time_unix_nano=_check_time(request, "end_time"),
     )
 
 
@@ -247,6 +248,17 @@ def _check_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
     for tag in different:
         check_text(tag, field, KEY_BYTES_MAX)
     return different
+
+
+def _check_time(request: Message, field: str) -> int:
+    """Return a time in nanoseconds; the present one if the field is not set."""
+    if not request.HasField(field):
+        return time.time_ns()
+    stamp = getattr(request, field)
+    time_unix_nano: int = stamp.seconds * 10**9 + stamp.nanos
+    if not 0 <= time_unix_nano < 2**63:
+        raise PeerError(f"{field}: between the years 1970 and 2262, please.")
+    return time_unix_nano
 
 
 def _check_environment(message: record_pb2.Environment) -> Environment:

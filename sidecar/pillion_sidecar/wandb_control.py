@@ -27,12 +27,12 @@ class WandbControl:
 
     def complete(self, start: RunStart) -> RunStart:
         """Put into a start what its writer leaves to the sidecar. A run's first writer's counts."""
-        choices = self._configuration.choices
+        choices, target = self._configuration.choices, self._configuration.target()
         return replace(
             start,
             project=start.project if start.is_project_given else choices.project or start.project,
             tags=tuple(dict.fromkeys([*start.tags, *choices.tags])),
-            wandb=self._configuration.target(),
+            wandb=replace(target, mode=max(target.mode, start.wandb.mode)),  # the lesser reach
         )
 
     def bind(self, run_id: RunId, sink: str) -> None:

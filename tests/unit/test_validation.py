@@ -405,7 +405,25 @@ def test_start_time_that_cannot_be_kept_is_refused(seconds: int) -> None:
         encode_start(check_start(request))
 
 
+def test_how_far_a_writer_lets_its_run_go_is_taken() -> None:
+    """The mode that was said, else the farthest; no other number."""
+    said = [check_start(pb2.StartRunRequest(wandb_mode=mode)).wandb.mode for mode in (0, 1, 2, 3)]  # type: ignore[arg-type]
+    assert [mode.name for mode in said] == ["ONLINE", "ONLINE", "OFFLINE", "DISABLED"]
+    with pytest.raises(PeerError, match="wandb_mode"):
+        check_start(pb2.StartRunRequest(wandb_mode=4))  # type: ignore[arg-type]
+
+
 # Ends.
+
+
+def test_an_end_is_when_the_writer_says_it_was() -> None:
+    """A run that is told later has ended before."""
+    request = pb2.FinishRunRequest(run_id="r", writer_id="w")
+    request.end_time.FromNanoseconds(123_456_789_012)
+    assert check_finish(request).time_unix_nano == 123_456_789_012
+    request.end_time.seconds = -1
+    with pytest.raises(PeerError, match="end_time"):
+        check_finish(request)
 
 
 @pytest.mark.parametrize(

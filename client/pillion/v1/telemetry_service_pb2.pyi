@@ -21,7 +21,7 @@ RESUME_POLICY_NEVER: ResumePolicy
 RESUME_POLICY_MUST: ResumePolicy
 
 class StartRunRequest(_message.Message):
-    __slots__ = ("run_id", "writer_id", "project", "name", "group", "job_type", "tags", "notes", "config", "environment", "resume", "start_time", "model", "dataset", "use_case")
+    __slots__ = ("run_id", "writer_id", "project", "name", "group", "job_type", "tags", "notes", "config", "environment", "resume", "start_time", "model", "dataset", "use_case", "wandb_mode")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class StartRunRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     USE_CASE_FIELD_NUMBER: _ClassVar[int]
+    WANDB_MODE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     project: str
@@ -52,7 +53,8 @@ class StartRunRequest(_message.Message):
     model: str
     dataset: str
     use_case: str
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., resume: _Optional[_Union[ResumePolicy, str]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., use_case: _Optional[str] = ...) -> None: ...
+    wandb_mode: _record_pb2.WandbTarget.Mode
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., resume: _Optional[_Union[ResumePolicy, str]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., use_case: _Optional[str] = ..., wandb_mode: _Optional[_Union[_record_pb2.WandbTarget.Mode, str]] = ...) -> None: ...
 
 class StartRunResponse(_message.Message):
     __slots__ = ("run_id", "writer_id", "journal_id", "last_sequence", "is_resumed", "next_ordinal", "project", "name")
@@ -119,7 +121,7 @@ class MissingBlobs(_message.Message):
     def __init__(self, sha256: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class FinishRunRequest(_message.Message):
-    __slots__ = ("run_id", "writer_id", "last_sequence", "exit_code", "state", "reason", "summary", "refused_row_count", "refused_value_count")
+    __slots__ = ("run_id", "writer_id", "last_sequence", "exit_code", "state", "reason", "summary", "refused_row_count", "refused_value_count", "end_time")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     LAST_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +131,7 @@ class FinishRunRequest(_message.Message):
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     REFUSED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     REFUSED_VALUE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     last_sequence: int
@@ -138,7 +141,8 @@ class FinishRunRequest(_message.Message):
     summary: _record_pb2.KeyValueList
     refused_row_count: int
     refused_value_count: int
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., exit_code: _Optional[int] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ...) -> None: ...
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., exit_code: _Optional[int] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class FinishRunResponse(_message.Message):
     __slots__ = ("state", "journaled_row_count")

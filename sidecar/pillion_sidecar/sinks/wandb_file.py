@@ -63,9 +63,9 @@ def read_wandb_file(path: Path) -> WandbFile:
             case "run":
                 _take_run(file, record.run)
             case "config":
-                _merge(file.config, record.config)
+                merge_items(file.config, record.config)
             case "summary":
-                _merge(file.summary, record.summary)
+                merge_items(file.summary, record.summary)
             case "history":
                 file.rows.append(decode_items(record.history.item))
             case "output_logger":
@@ -80,9 +80,30 @@ def read_wandb_file(path: Path) -> WandbFile:
     return file
 
 
+def put_items(values: dict[str, Any], items: Iterable[Any]) -> None:
+    """Put items where their keys say, in nested mappings."""
+    for item in items:
+        *path, key = item.nested_key or [item.key]
+        parent = values
+        for name in path:
+            parent = parent.setdefault(name, {})
+        parent[key] = json.loads(item.value_json)
+
+
 def decode_items(items: Iterable[Any]) -> dict[str, Any]:
     """Decode a history record's items. NaN and the infinities stand there as Python writes them."""
     return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def merge_items(values: dict[str, Any], record: Any) -> None:
+    """Do to a config or a summary what a record says."""
+    put_items(values, record.update)
+    for item in record.remove:
+        *path, key = item.nested_key or [item.key]
+        parent = values
+        for name in path:
+            parent = parent.get(name, {})
+        parent.pop(key, None)
 
 
 class RecordReader:
@@ -154,19 +175,4 @@ def _take_run(file: WandbFile, run: Any) -> None:
     file.run_id, file.project, file.name = run.run_id, run.project, run.display_name
     file.group, file.job_type, file.notes = run.run_group, run.job_type, run.notes
     file.tags, file.host = tuple(run.tags), run.host
-    _merge(file.config, run.config)
-
-
-def _merge(values: dict[str, Any], record: Any) -> None:
-    for item in record.update:
-        *path, key = item.nested_key or [item.key]
-        parent = values
-        for name in path:
-            parent = parent.setdefault(name, {})
-        parent[key] = json.loads(item.value_json)
-    for item in record.remove:
-        *path, key = item.nested_key or [item.key]
-        parent = values
-        for name in path:
-            parent = parent.get(name, {})
-        parent.pop(key, None)
+    merge_items(file.config, run.config)
