@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from pillion.address import Address, AddressError
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
-from pillion_sidecar import answers, artifact_answers
+from pillion_sidecar import answers, artifact_answers, metric_answers
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.pages import Pages
@@ -121,6 +121,16 @@ class Asker:
         with self._refusals_told():
             for response in stub.ReadArtifact(request, metadata=self._metadata):
                 yield response.data
+
+    def metrics(self, request: pb2.ReadMetricsRequest) -> Iterator[pb2.ReadMetricsResponse]:
+        """Ask `ReadMetrics`."""
+        if not self.is_sidecar:
+            with closing(Store(self._settings.store_url)) as store:
+                yield from metric_answers.read_metrics(store, request)
+            return
+        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        with self._refusals_told():
+            yield from stub.ReadMetrics(request, metadata=self._metadata)
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pillion.v1 import record_pb2
-from pillion.values import Value, from_key_values
+from pillion.values import Value, from_key_values, to_key_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,54 @@ def decode_column(message: record_pb2.MetricColumn) -> Column:
             raise AssertionError(f"a column of kind {kind} passed validation")
 
 
+def encode_column(key: str, column: Column) -> record_pb2.MetricColumn:
+    """Encode a column that is not empty, exactly."""
+    message = record_pb2.MetricColumn(key=key)
+    match kind_of(column):
+        case "d":
+            message.doubles.MergeFromString(packed(1, column.astype("<f8", copy=False)))
+        case "q":
+            message.int64s.values.extend(column.tolist())
+        case "?":
+            message.bools.MergeFromString(packed(1, column))
+        case "s":
+            message.texts.values.extend(column)
+        case "h":
+            message.histograms.values.extend(
+                record_pb2.Histogram(edges=each.edges, counts=each.counts) for each in column
+            )
+        case _:
+            for group in column:
+                message.media.values.add(items=map(_media_message, group))
+    return message
+
+
+def packed(field: int, values: npt.NDArray[Any]) -> bytes:
+    """Return a packed field of values of fixed size, encoded: no element is looked at."""
+    data = values.tobytes()
+    size, length = len(data), bytearray()
+    while size > 0x7F:  # noqa: PLR2004 - a varint: https://protobuf.dev/programming-guides/encoding
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes([field << 3 | 2]) + length + data
+
+
 def _media(message: record_pb2.Media) -> Media:
     return Media(
         message.media_type,
         message.sha256.hex(),
         message.size_bytes,
         from_key_values(message.attributes),
+    )
+
+
+def _media_message(file: Media) -> record_pb2.Media:
+    return record_pb2.Media(
+        media_type=file.media_type,
+        sha256=bytes.fromhex(file.sha256),
+        size_bytes=file.size_bytes,
+        attributes=to_key_values(file.attributes),
     )
 
 

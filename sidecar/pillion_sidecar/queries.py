@@ -7,7 +7,7 @@ The store is filled by another process, a little later. So each question first w
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import TypeVar
@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion._version import __version__
 from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
-from pillion_sidecar import answers, artifact_answers, safety
+from pillion_sidecar import answers, artifact_answers, metric_answers, safety
 from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.compare import check_run_ids
@@ -26,6 +26,7 @@ from pillion_sidecar.errors import StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
 from pillion_sidecar.pages import Pages
+from pillion_sidecar.reading_places import ReadingPlaces
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.store import Store
@@ -59,6 +60,7 @@ class Queries:
         self._settings, self._journal, self._uploader = settings, journal, uploader
         self._configuration, self._pages = configuration, pages
         self._delivery, self._adoption = delivery, adoption
+        self._places = ReadingPlaces()
         self._has_news = False
         """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
@@ -116,6 +118,20 @@ class Queries:
             request,
             behind,
         )
+
+    async def metrics(
+        self, request: telemetry_service_pb2.ReadMetricsRequest
+    ) -> AsyncGenerator[telemetry_service_pb2.ReadMetricsResponse]:
+        """Answer `ReadMetrics`."""
+        metric_answers.check_selection(request)  # before anything is read
+        ends = await self._ends([request.run_id])
+        await self._delivery.wait_for("store", ends, FRESH_TIMEOUT_S)
+        responses = self._places.items(lambda: metric_answers.read_metrics(self._store, request))
+        try:
+            async for response in responses:
+                yield response
+        finally:
+            await responses.aclose()
 
     async def status(
         self, request: telemetry_service_pb2.GetStatusRequest

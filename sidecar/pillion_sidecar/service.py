@@ -285,6 +285,18 @@ class TelemetryService:
         while (data := await asyncio.to_thread(next, pieces, None)) is not None:
             yield telemetry_service_pb2.ReadArtifactResponse(data=data)
 
+    async def ReadMetrics(  # noqa: N802
+        self, request: bytes, _context: _Context
+    ) -> AsyncGenerator[telemetry_service_pb2.ReadMetricsResponse]:
+        """See the contract."""
+        asked = decode(request, telemetry_service_pb2.ReadMetricsRequest)
+        responses = self._queries.metrics(asked)
+        try:
+            async for response in responses:
+                yield response
+        finally:
+            await responses.aclose()
+
     async def Configure(  # noqa: N802
         self, request: telemetry_service_pb2.ConfigureRequest, context: _Context
     ) -> telemetry_service_pb2.ConfigureResponse:

@@ -163,6 +163,12 @@ class Store:
             found = _read_runs(connection, runs.select().where(runs.c.run_id == run_id))
         return found[0] if found else None
 
+    def has_run(self, run_id: RunId) -> bool:
+        """Tell whether a run is known here."""
+        query = sa.select(sa.literal(1)).where(runs.c.run_id == run_id)
+        with self.snapshot() as connection:
+            return connection.scalar(query) is not None
+
     def cursors(self, *, beyond: Offset) -> dict[RunId, tuple[Offset, int]]:
         """Return each run whose cursor is beyond an offset: that, and its next row's ordinal."""
         query = (

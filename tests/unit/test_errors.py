@@ -68,6 +68,8 @@ CODES_BY_REASON = {
     "FILE_REFERENCE": grpc.StatusCode.INVALID_ARGUMENT,
     "FILE_REPEATED": grpc.StatusCode.INVALID_ARGUMENT,
     "FILE_UNKNOWN": grpc.StatusCode.NOT_FOUND,
+    "GLOB_MALFORMED": grpc.StatusCode.INVALID_ARGUMENT,
+    "READS_MANY": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "UPLOADS_MANY": grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 SOURCES = Path(errors.__file__).parent

@@ -297,18 +297,26 @@ class ListRunsResponse(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ReadMetricsRequest(_message.Message):
-    __slots__ = ("run_id", "keys", "min_step", "max_step", "max_points")
+    __slots__ = ("run_id", "keys", "min_step", "max_step", "max_points", "min_time", "max_time", "stride", "min_ordinal")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     MIN_STEP_FIELD_NUMBER: _ClassVar[int]
     MAX_STEP_FIELD_NUMBER: _ClassVar[int]
     MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
+    MIN_TIME_FIELD_NUMBER: _ClassVar[int]
+    MAX_TIME_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    MIN_ORDINAL_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     keys: _containers.RepeatedScalarFieldContainer[str]
     min_step: int
     max_step: int
     max_points: int
-    def __init__(self, run_id: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., min_step: _Optional[int] = ..., max_step: _Optional[int] = ..., max_points: _Optional[int] = ...) -> None: ...
+    min_time: _timestamp_pb2.Timestamp
+    max_time: _timestamp_pb2.Timestamp
+    stride: int
+    min_ordinal: int
+    def __init__(self, run_id: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ..., min_step: _Optional[int] = ..., max_step: _Optional[int] = ..., max_points: _Optional[int] = ..., min_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., max_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., stride: _Optional[int] = ..., min_ordinal: _Optional[int] = ...) -> None: ...
 
 class ReadMetricsResponse(_message.Message):
     __slots__ = ("ordinals", "frame")

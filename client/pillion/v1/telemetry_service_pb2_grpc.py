@@ -195,7 +195,9 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReadMetrics(self, request, context):
-        """Streams the points of a run's metrics. Not implemented yet.
+        """Streams the points of a run's metrics, exactly as they were logged. All that was acked before the
+        call is in the answer, nothing that comes later. Frames of the same metrics come in the order of
+        their rows. At most 64 of these calls at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
