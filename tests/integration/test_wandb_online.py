@@ -186,6 +186,37 @@ def test_server_that_goes_away_delays_nobody(
         check_arrived(server, name, 100)
 
 
+def test_a_throttled_run_waits_as_it_is_told_and_no_other_does(
+    online: SidecarProcess,
+    server: WandbServer,
+    run_python: Callable[..., Any],
+    wait_until: Callable[..., Any],
+) -> None:
+    """As the server counts: none comes before it may, and others come meanwhile."""
+    until_told = """
+import sys, threading, pillion
+run, told = pillion.init(id="other", project="demo", quiet=True), threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
+while not told.wait(0.05): run.log({"loss": 1.0})
+run.finish()
+"""
+    other = run_python(until_told, PILLION_ADDRESS=online.address)
+    wait_until(lambda: server.count("file_stream", "other"))
+    server.fail(429, operation="file_stream", runs={"throttled"}, retry_after_s=2, times=1)
+    throttled = train(run_python, online, "throttled", 100)
+    wait_until(lambda: server.count("file_stream", "throttled") > 1)
+    other.communicate("")
+    assert (throttled.wait(60), other.returncode) == (0, 0)
+    wait(online)
+    check_arrived(server, "throttled", 100)
+    posts_s, others_s = (server.times_s("file_stream", name) for name in ("throttled", "other"))
+    refused_s, again_s = posts_s[:2]
+    assert again_s - refused_s >= 2
+    assert any(refused_s < post_s < again_s for post_s in others_s)
+    rows = server.run("demo", "other").rows
+    assert [row["_step"] for row in rows] == [*range(len(rows))]
+
+
 def test_refused_key_pauses_its_runs_until_it_is_mended(
     online: SidecarProcess,
     server: WandbServer,

@@ -128,3 +128,29 @@ def test_a_key_that_a_server_says_back_is_not_told(
         assert told.startswith("WANDB_REFUSED: ")
         assert "[redacted]" in told
         assert KEY not in told
+
+
+@each_call
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_for_a_pause_is_given_it(
+    nonsense: Nonsense, call: Callable[[WandbServer], object], status: int
+) -> None:
+    """By all runs of the key, and not for ever."""
+    nonsense.answer = HttpAnswer(status, headers={"Retry-After": "9" * 20})
+    server = WandbServer(nonsense.url, KEY)
+    with pytest.raises(SinkError, match=f"answers {status}"):
+        call(server)
+    for each in CALLS.values():
+        with pytest.raises(SinkError, match=r"asks to be left alone for (300|299) s more"):
+            each(server)
+    assert len(nonsense.requests) == 1
+
+
+@pytest.mark.parametrize("asked", ["soon", "-1", "", "0", "\u00b2"])
+def test_a_pause_that_is_none_is_passed_over(nonsense: Nonsense, asked: str) -> None:
+    """The call is tried again as ever."""
+    nonsense.answer = HttpAnswer(429, headers={"Retry-After": asked})
+    server = WandbServer(nonsense.url, KEY)
+    for _ in range(2):
+        with pytest.raises(SinkError, match="answers 429"):
+            server.viewer()

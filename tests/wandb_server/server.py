@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import threading
+import time
 from collections.abc import Collection
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -32,8 +33,8 @@ class WandbServer:
         self.key = KEY
         self.unknown: list[str] = []
         """Operations and paths that nobody has taught it; there should be none."""
-        self.counts: dict[tuple[str, str], int] = {}
-        """Requests by operation and run, those that met a fault too."""
+        self._times_s: dict[tuple[str, str], list[float]] = {}
+        """When requests came, by operation and run, those that met a fault too."""
         self.accept_key(KEY, USER, TEAM)
 
     def __enter__(self) -> Self:
@@ -74,10 +75,15 @@ class WandbServer:
         """Return how many requests there were; empty: any."""
         with self._lock:
             return sum(
-                number
-                for (each, its_run), number in self.counts.items()
+                len(times_s)
+                for (each, its_run), times_s in self._times_s.items()
                 if operation in ("", each) and run_id in ("", its_run)
             )
+
+    def times_s(self, operation: str, run_id: str) -> list[float]:
+        """Return when requests came, by a monotonic clock."""
+        with self._lock:
+            return [*self._times_s.get((operation, run_id), ())]
 
     # What it is to do.
 
@@ -148,7 +154,7 @@ class WandbServer:
         request, sent = _understood(http)
         with self._lock:
             place = (request.operation, request.run_id)
-            self.counts[place] = self.counts.get(place, 0) + 1
+            self._times_s.setdefault(place, []).append(time.monotonic())
         fault = self._faults.of(request)
         if fault is None:
             return self._done(http, request, sent)

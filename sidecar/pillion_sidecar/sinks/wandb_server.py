@@ -24,6 +24,8 @@ TIMEOUT_S = 15.0
 """How long a server may say nothing."""
 ANSWER_S, ANSWER_BYTES_MAX = 60.0, 64 * 1024 * 1024
 """How long an answer may take, and be: it holds a run's last row, which has 10 MB at most."""
+RETRY_AFTER_MAX_S = 300.0
+"""How long a server is left alone at most, whatever it asks for."""
 ERROR_CHARACTERS_MAX = 200
 """Of what a server says."""
 
@@ -84,6 +86,8 @@ class WandbServer:
         self.base_url = base_url
         self._key = key
         self._local = threading.local()
+        self._left_alone_until_s = 0.0
+        """For all runs alike: the server asks it of the key."""
 
     def viewer(self) -> Viewer:
         """Return whose key it is."""
@@ -123,6 +127,8 @@ class WandbServer:
     def _ask(
         self, operation: str, query: str, variables: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        if (left_s := self._left_alone_until_s - time.monotonic()) > 0:
+            raise self._away(f"asks to be left alone for {left_s:.0f} s more")
         body = {"operationName": operation, "query": query, "variables": variables or {}}
         try:
             with self._session.post(
@@ -133,6 +139,7 @@ class WandbServer:
                 stream=True,
             ) as response:
                 status, text = response.status_code, self._read(response)
+                asked = response.headers.get("Retry-After", "")
         except requests.RequestException as error:
             raise self._away(f"does not answer ({type(error).__name__})") from error
         if status == requests.codes.unauthorized:
@@ -140,6 +147,9 @@ class WandbServer:
         if status in (requests.codes.forbidden, requests.codes.not_found, requests.codes.conflict):
             raise self._refused(f"{status} {text.decode(errors='replace')}")
         if status != requests.codes.ok:
+            if asked.isdecimal():
+                left_s = min(float(asked), RETRY_AFTER_MAX_S)
+                self._left_alone_until_s = time.monotonic() + left_s
             raise self._away(f"answers {status}")
         with self._understanding():
             answer = json.loads(text)
