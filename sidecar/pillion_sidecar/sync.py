@@ -89,7 +89,7 @@ def sync_folder(
     Args:
         folder: As `offline_folders` returns it.
         base_url: The server.
-        key: Whose runs they will be. It is in the environment of `wandb sync` and nowhere else.
+        key: Whose runs they will be.
         entity: The user or team; empty: the one that the run names, else the key's own.
         on_progress: See `Progress`; called by this thread.
         program: What the run's trainer ran; else W&B would show `wandb sync` itself.

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pillion_sidecar.wandb_keys import netrc_in_memory
+
 POLL_S = 1.0
 """How often who waits for it is asked whether to go on."""
 OUTPUT_BYTES_MAX = 1 << 16
@@ -36,17 +38,17 @@ class WandbSync:
         Args:
             directory: Where it may leave what it likes.
             base_url: The server.
-            key: It is in the environment of the process, and nowhere else.
+            key: The process finds it in a file that is in memory only.
             program: What W&B is to show as the run's program; else it would be `wandb sync`.
         """
         self._directory = directory
+        self._base_url, self._key = base_url, key
         self._output = directory / "output"
         # None of the user's settings, which are meant for runs of another kind.
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "PILLION_"))}
         self._environment = {
             **kept,
             **dict.fromkeys(_PLACES, str(directory)),
-            "WANDB_API_KEY": key,
             "WANDB_BASE_URL": base_url,
             "WANDB_ERROR_REPORTING": "false",
             "WANDB_PROGRAM": program or "unknown",
@@ -63,15 +65,18 @@ class WandbSync:
             descriptors: Which the process holds open while it lives.
             on_wait: Called every `POLL_S`.
         """
-        with self._output.open("wb") as output:
+        with (
+            self._output.open("wb") as output,
+            netrc_in_memory(self._base_url, self._key) as (netrc, descriptor),
+        ):
             process = subprocess.Popen(
                 [sys.executable, "-m", "wandb", "sync", str(folder), "--entity", entity],
                 cwd=self._directory,
-                env=self._environment,
+                env={**self._environment, "NETRC": netrc},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=descriptors,
+                pass_fds=[*descriptors, descriptor],
             )
         try:
             while process.poll() is None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sinks.wandb_folders import is_synced, offline_folders
+from pillion_sidecar.wandb_keys import netrc_in_memory
 
 INTERVAL_S = 30.0
 """How often it is looked whether there is something to upload."""
@@ -38,8 +39,8 @@ class Uploader:
 
         Args:
             settings: Where the offline runs are.
-            account: Returns what the upload's environment is to say: WANDB_BASE_URL, WANDB_API_KEY
-                and WANDB_ENTITY; None: nothing is to be uploaded now.
+            account: Returns what the upload is to be told: WANDB_BASE_URL, WANDB_API_KEY and
+                WANDB_ENTITY; None: nothing is to be uploaded now.
             interval_s: How often to look.
         """
         self._settings, self._account, self._interval_s = settings, account, interval_s
@@ -76,15 +77,19 @@ class Uploader:
     async def _upload(self, account: Mapping[str, str]) -> bool:
         """Upload what there is; tell whether all of it is there."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PILLION_", "WANDB_"))}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pillion_sidecar", "sync", "--json"),
-            *("--data-dir", str(self._settings.data_dir)),
-            env={**kept, **account},
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            start_new_session=True,  # a group of its own, with `wandb sync` in it
-        )
+        told = dict(account)
+        key = told.pop("WANDB_API_KEY")
+        with netrc_in_memory(told["WANDB_BASE_URL"], key) as (netrc, descriptor):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pillion_sidecar", "sync", "--json"),
+                *("--data-dir", str(self._settings.data_dir)),
+                env={**kept, **told, "NETRC": netrc},
+                pass_fds=[descriptor],
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                start_new_session=True,  # a group of its own, with `wandb sync` in it
+            )
         try:
             output, errors = await process.communicate()
         finally:

@@ -58,7 +58,7 @@ class WandbControl:
         self._configuration.problems[credential] = problem
 
     def upload_environment(self) -> dict[str, str] | None:
-        """Return the environment in which offline runs are uploaded; None: they stay here.
+        """Return what the upload of offline runs is told; None: they stay here.
 
         The upload reads other keys than the default one where they are kept.
         """

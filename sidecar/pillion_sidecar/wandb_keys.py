@@ -1,10 +1,12 @@
 """Where a key of W&B is found: the environment, then the netrc file as `wandb login` leaves it.
 
-Pure functions over what they are given. They never log a key, nor name one in an error.
+And how a process that uploads is given one. No key is ever logged, nor named in an error.
 """
 
 import netrc
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,6 +44,21 @@ def netrc_path_of(environ: Mapping[str, str]) -> Path:
     if named := environ.get("NETRC"):
         return Path(named).expanduser()
     return Path(environ.get("HOME") or Path.home()) / ".netrc"
+
+
+@contextmanager
+def netrc_in_memory(base_url: str, key: str) -> Iterator[tuple[str, int]]:
+    """Yield a netrc file with a key for a child: its `NETRC`, and the descriptor to inherit.
+
+    The key is in no environment, which crash reports and `ps` show, and on no disk; it goes with
+    those who have it open.
+    """
+    descriptor = os.memfd_create("netrc")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        if key:
+            file.write(f"machine {urlsplit(base_url).netloc} login user password {key}\n")
+            file.flush()
+        yield f"/dev/fd/{descriptor}", descriptor
 
 
 @dataclass(frozen=True, slots=True)

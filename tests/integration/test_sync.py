@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import SidecarProcess, environment
+from processes import SidecarProcess, environment, pids_below
 from wandb_server import KEY, TEAM, USER, WandbServer
 
 import pillion
@@ -156,19 +156,19 @@ def test_offline_runs_are_uploaded_once_however_often_it_is_called(
 def test_rows_arrive_once_though_uploads_are_killed_in_the_middle(
     server: WandbServer, start_sync: Start, data_dir: Path
 ) -> None:
-    """With some rows there, then with all but no end. The key is in no command line and no file."""
+    """With some rows there, then with all but no end. No child and no file shows the key."""
     for fault in (
         server.fail("hang", operation="CreateArtifact"),
         server.fail("hang", operation="file_stream", containing='"exitcode"', is_done_first=True),
     ):
         process = start_sync("run-1", "--entity", TEAM)
         fault.wait()
-        commands = command_lines()
+        shown = shown_by_uploads(data_dir)  # the second time, it is what the first one has left
         process.send_signal(signal.SIGKILL)
         process.communicate()
         fault.clear()
-        assert any(b"wandb\0sync\0" in command for command in commands)
-        assert not any(KEY.encode() in command for command in commands)
+        assert b"wandb\0sync\0" in shown
+        assert KEY.encode() not in shown
     answer = {"runs": [{"reason": "SYNC_BUSY"}]}
     while answer["runs"][0]["reason"] == "SYNC_BUSY":  # what was killed has left a child that ends
         code, answer = told(start_sync("run-1", "--entity", TEAM))
@@ -179,12 +179,15 @@ def test_rows_arrive_once_though_uploads_are_killed_in_the_middle(
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
-def command_lines() -> list[bytes]:
-    """Return those of all processes."""
-    found = []
+def shown_by_uploads(data_dir: Path) -> bytes:
+    """Return what `wandb sync` and what it has started show: commands and environments."""
+    found = b""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has just ended
-            found.append(path.read_bytes())
+            if b"wandb\0sync\0" + bytes(data_dir) in path.read_bytes():
+                for pid in (int(path.parent.name), *pids_below(int(path.parent.name))):
+                    for name in ("cmdline", "environ"):
+                        found += Path(f"/proc/{pid}/{name}").read_bytes()
     return found
 
 
@@ -263,7 +266,7 @@ def test_what_keeps_an_upload_is_told_in_a_sentence_with_the_next_step(
 def test_an_upload_that_nobody_asked_for_is_tried_again_and_may_be_ended(
     server: WandbServer, data_dir: Path, wait_until: Callable[[Callable[[], Any]], Any]
 ) -> None:
-    """A key that is refused is told, another one is used; an ended upload is gone on with."""
+    """A refused key is told, another one is used and not shown; an ended upload is gone on with."""
     shutil.rmtree(chosen_folders(load(data_dir=data_dir), ["run-2"])[0])
     keys = ["x" * 40]
     uploader = Uploader(
@@ -282,7 +285,15 @@ def test_an_upload_that_nobody_asked_for_is_tried_again_and_may_be_ended(
     asyncio.run(look_until(lambda: "does not take the key" in uploader.last_error))
     keys.append(KEY)
     fault = server.fail("hang", operation="CreateArtifact")
-    asyncio.run(look_until(lambda: fault.hits))
+    shown: list[bytes] = []
+
+    def note_shown() -> bool:
+        shown.append(shown_by_uploads(data_dir))
+        return True
+
+    asyncio.run(look_until(lambda: fault.hits and note_shown()))
+    assert b"wandb\0sync\0" in shown[0]
+    assert KEY.encode() not in shown[0]
     fault.clear()
     asyncio.run(look_until(lambda: not uploader.last_error))
     assert_is_there(server, "run-1")

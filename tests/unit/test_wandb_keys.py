@@ -1,10 +1,12 @@
 """Keys of W&B: which source counts, and that a file that is no use is no error."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pillion_sidecar.wandb_keys import find_key, netrc_path_of
+from pillion_sidecar.wandb_keys import find_key, netrc_in_memory, netrc_path_of
 
 KEY, OTHER = "k" * 40, "o" * 40
 OWN = "http://127.0.0.1:8080"
@@ -59,3 +61,15 @@ def test_the_file_is_where_the_sdk_looks() -> None:
     """`$NETRC`, else in the home directory of that environment."""
     assert netrc_path_of({"HOME": "/h"}) == Path("/h/.netrc")
     assert netrc_path_of({"HOME": "/h", "NETRC": "/n"}) == Path("/n")
+
+
+def test_a_key_in_memory_is_found_by_who_inherits_it() -> None:
+    """As often as they look; it goes with who has it open, and without a key there is none."""
+    with netrc_in_memory(OWN, KEY) as (name, descriptor):
+        code = f"import netrc; print([netrc.netrc({name!r}).hosts for _ in range(2)])"
+        shown = subprocess.check_output([sys.executable, "-c", code], pass_fds=[descriptor])
+        assert eval(shown) == [{"127.0.0.1:8080": ("user", "", KEY)}] * 2
+        assert find_key(OWN, {}, Path(name)) == KEY
+    assert find_key(OWN, {}, Path(name)) is None
+    with netrc_in_memory(OWN, "") as (name, _):
+        assert find_key(OWN, {}, Path(name)) is None
