@@ -61,12 +61,6 @@ ARGUMENTS_MAX, PACKAGES_MAX, GPUS_MAX = 10_000, 10_000, 1_000
 
 _Request = TypeVar("_Request", bound=Message)
 _ENDS = frozenset(RunState) - {RunState.RUNNING}
-_TAKEN_RECORDS = frozenset(
-    {
-        *("metric_frame", "config_update", "summary_update", "metric_definition"),
-        *("console_lines", "alert", "lost_range", "blob_chunk", "artifact_use"),
-    }
-)
 
 
 def decode(raw: bytes, request_class: type[_Request]) -> _Request:
@@ -127,11 +121,10 @@ def check_log(raw: bytes) -> CheckedBatch:
     for index, record in enumerate(batch.records):
         kind = record.WhichOneof("kind")
         where = f"batch.records[{index}].{kind}"
-        if kind not in _TAKEN_RECORDS:
+        if kind is None:
             raise PeerError(
                 f"batch.records[{index}]: this sidecar, version {__version__}, does not take "
-                f"{kind or 'a record without content that it knows'}. "
-                "Upgrade the sidecar, or leave it out.",
+                "a record without content that it knows. Upgrade the sidecar, or leave it out.",
                 "RECORD_UNSUPPORTED",
             )
         if kind == "metric_frame":

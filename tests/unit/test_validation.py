@@ -12,7 +12,6 @@ from pillion.redaction import REDACTED
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, to_key_values
-from pillion_sidecar import validation
 from pillion_sidecar.environment import GitState
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import (
@@ -269,25 +268,6 @@ def test_repeated_key_is_refused(where: str) -> None:
     with pytest.raises(PeerError, match="there twice") as refusal:
         check_log(request_of(only(**{where: {"values": values}})))
     assert refusal.value.reason == "KEY_REPEATED"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        field.name
-        for field in record_pb2.Record.DESCRIPTOR.oneofs_by_name["kind"].fields
-        if field.name not in validation._TAKEN_RECORDS
-    ],
-)
-def test_records_not_taken_yet_are_refused_as_such(kind: str) -> None:
-    """What a later version will take is refused so that a client can tell."""
-
-    def change(request: pb2.LogMetricsRequest) -> None:
-        getattr(request.batch.records.add(), kind).SetInParent()
-
-    with pytest.raises(PeerError, match=kind) as refusal:
-        check_log(request_of(change))
-    assert refusal.value.reason == "RECORD_UNSUPPORTED"
 
 
 def test_record_without_content_is_refused() -> None:

@@ -78,14 +78,13 @@ class Batch(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., sequence: _Optional[int] = ..., records: _Optional[_Iterable[_Union[Record, _Mapping]]] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ...) -> None: ...
 
 class Record(_message.Message):
-    __slots__ = ("metric_frame", "config_update", "summary_update", "metric_definition", "console_lines", "alert", "system_sample", "lost_range", "blob_chunk", "artifact_use")
+    __slots__ = ("metric_frame", "config_update", "summary_update", "metric_definition", "console_lines", "alert", "lost_range", "blob_chunk", "artifact_use")
     METRIC_FRAME_FIELD_NUMBER: _ClassVar[int]
     CONFIG_UPDATE_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_UPDATE_FIELD_NUMBER: _ClassVar[int]
     METRIC_DEFINITION_FIELD_NUMBER: _ClassVar[int]
     CONSOLE_LINES_FIELD_NUMBER: _ClassVar[int]
     ALERT_FIELD_NUMBER: _ClassVar[int]
-    SYSTEM_SAMPLE_FIELD_NUMBER: _ClassVar[int]
     LOST_RANGE_FIELD_NUMBER: _ClassVar[int]
     BLOB_CHUNK_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_USE_FIELD_NUMBER: _ClassVar[int]
@@ -95,11 +94,10 @@ class Record(_message.Message):
     metric_definition: MetricDefinition
     console_lines: ConsoleLines
     alert: Alert
-    system_sample: SystemSample
     lost_range: LostRange
     blob_chunk: BlobChunk
     artifact_use: ArtifactUse
-    def __init__(self, metric_frame: _Optional[_Union[MetricFrame, _Mapping]] = ..., config_update: _Optional[_Union[ConfigUpdate, _Mapping]] = ..., summary_update: _Optional[_Union[SummaryUpdate, _Mapping]] = ..., metric_definition: _Optional[_Union[MetricDefinition, _Mapping]] = ..., console_lines: _Optional[_Union[ConsoleLines, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., system_sample: _Optional[_Union[SystemSample, _Mapping]] = ..., lost_range: _Optional[_Union[LostRange, _Mapping]] = ..., blob_chunk: _Optional[_Union[BlobChunk, _Mapping]] = ..., artifact_use: _Optional[_Union[ArtifactUse, _Mapping]] = ...) -> None: ...
+    def __init__(self, metric_frame: _Optional[_Union[MetricFrame, _Mapping]] = ..., config_update: _Optional[_Union[ConfigUpdate, _Mapping]] = ..., summary_update: _Optional[_Union[SummaryUpdate, _Mapping]] = ..., metric_definition: _Optional[_Union[MetricDefinition, _Mapping]] = ..., console_lines: _Optional[_Union[ConsoleLines, _Mapping]] = ..., alert: _Optional[_Union[Alert, _Mapping]] = ..., lost_range: _Optional[_Union[LostRange, _Mapping]] = ..., blob_chunk: _Optional[_Union[BlobChunk, _Mapping]] = ..., artifact_use: _Optional[_Union[ArtifactUse, _Mapping]] = ...) -> None: ...
 
 class MetricFrame(_message.Message):
     __slots__ = ("steps", "times_unix_nano", "columns")
@@ -288,22 +286,6 @@ class Alert(_message.Message):
     level: Alert.Level
     time_unix_nano: int
     def __init__(self, title: _Optional[str] = ..., text: _Optional[str] = ..., level: _Optional[_Union[Alert.Level, str]] = ..., time_unix_nano: _Optional[int] = ...) -> None: ...
-
-class SystemSample(_message.Message):
-    __slots__ = ("time_unix_nano", "readings")
-    TIME_UNIX_NANO_FIELD_NUMBER: _ClassVar[int]
-    READINGS_FIELD_NUMBER: _ClassVar[int]
-    time_unix_nano: int
-    readings: _containers.RepeatedCompositeFieldContainer[SystemReading]
-    def __init__(self, time_unix_nano: _Optional[int] = ..., readings: _Optional[_Iterable[_Union[SystemReading, _Mapping]]] = ...) -> None: ...
-
-class SystemReading(_message.Message):
-    __slots__ = ("key", "value")
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    VALUE_FIELD_NUMBER: _ClassVar[int]
-    key: str
-    value: float
-    def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class LostRange(_message.Message):
     __slots__ = ("first_sequence", "last_sequence", "row_count")
