@@ -30,6 +30,7 @@ from pillion_sidecar.cli_common import (
     refusals_told,
     show,
 )
+from pillion_sidecar.cli_export import export
 from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
 from pillion_sidecar.doctor import Verdict, examine, findings_view
@@ -64,6 +65,7 @@ app.command()(cli_artifacts.gc)
 app.command()(configure)
 app.command("show")(cli_runs.show_run)
 app.command()(cli_runs.update)
+app.command()(export)
 app.command("import")(import_runs)
 
 SpoolDir = Annotated[

@@ -1,0 +1,270 @@
+"""Reading what was logged: `pillion.api.Client` asks a sidecar for runs, rows and comparisons.
+
+    from pillion.api import Client
+
+    client = Client()
+    for run in client.runs(project="demo"):
+        print(run.id, run.name, run.state, run.summary.get("train/loss"))
+    frame = client.run("3f2a").history(["train/loss"])
+
+Needs what logging needs, and pandas for `history` alone. It waits for answers and raises
+`QueryError`, so it is not for the training loop.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pillion._question import QueryError, Questions
+from pillion.plain import Value
+
+if TYPE_CHECKING:
+    from pillion._history import History
+
+__all__ = ["Client", "QueryError", "StoredArtifact", "StoredRun"]
+
+PAGE_SIZE = 200
+
+
+class Client:
+    """Asks one sidecar. A context manager; safe for threads."""
+
+    def __init__(self, address: str | None = None, token: str | None = None) -> None:
+        """Take where the sidecar listens; it is asked when something is wanted of it.
+
+        Args:
+            address: `unix:PATH` or `HOST:PORT`. Default: `$PILLION_ADDRESS`, else the user's own
+                socket.
+            token: What a TCP sidecar asks for. Default: `$PILLION_TOKEN`.
+
+        Raises:
+            AddressError: The address is malformed, or its directory is not safe to use.
+            QueryError: This is a forked child of a process that has used gRPC.
+        """
+        self._questions = Questions(address, token)
+
+    def runs(
+        self,
+        project: str = "",
+        limit: int | None = None,
+    ) -> Iterator["StoredRun"]:
+        """Yield runs, the latest first.
+
+        Args:
+            project: Only of this project; empty: of all.
+            limit: At most so many; None: all.
+
+        Raises:
+            QueryError: No sidecar answers, or it refuses; the message says what to do.
+        """
+        from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
+
+        size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
+        request = pb2.ListRunsRequest(project=project, page_size=size)
+        while limit is None or limit > 0:
+            response = self._questions.ask("ListRuns", request)
+            for message in response.runs[:limit]:
+                yield _run(self._questions, message)
+            if limit is not None:
+                limit -= len(response.runs)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    def run(self, run: str) -> "StoredRun":
+        """Return one run, by its id, or the beginning of its id or its name, if only one has it.
+
+        Raises:
+            QueryError: There is none, or there are several; or as `runs`.
+        """
+        from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
+
+        request = pb2.GetRunRequest(run_id=run)
+        return _run(self._questions, self._questions.ask("GetRun", request).run)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._questions.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as it was when it was asked for. Its rows are read when they are asked for."""
+
+    id: str
+    project: str
+    name: str
+    state: str
+    """`RUNNING`, `FINISHED`, `STOPPED`, `FAILED` or `CRASHED`."""
+    reason: str
+    """Why it ended, for people; empty while it runs."""
+    exit_code: int | None
+    """None: it runs, or nobody knows."""
+    group: str
+    job_type: str
+    tags: tuple[str, ...]
+    notes: str
+    model: str
+    dataset: str
+    use_case: str
+    config: dict[str, Value]
+    summary: dict[str, Value]
+    """Last values of its metrics, or what its definitions say; and what was set explicitly."""
+    start_time: datetime
+    end_time: datetime | None
+    """None: it runs."""
+    row_count: int
+    last_step: int | None
+    lost_row_count: int
+    """Rows that its writers had to give up."""
+    host: str
+    """Where its first writer runs."""
+    url: str
+    """Its page at W&B; empty offline."""
+    _questions: Questions = field(repr=False, compare=False)
+
+    def history(
+        self,
+        keys: str | Sequence[str] = (),
+        *,
+        by: Literal["ordinal", "step"] = "ordinal",
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> Any:
+        """Return the run's rows as a pandas DataFrame, exactly as they were logged.
+
+        One row per call of `log`, under its ordinal, with `_step` and `_time`; or one per step,
+        with the last value of each metric. Integers stay integers (`Int64` where some are missing),
+        missing numbers are NaN, texts and the like are objects.
+
+        Args:
+            keys: Metrics by name or glob; none: all.
+            by: `ordinal` or `step`.
+            min_step: The first step.
+            max_step: The last step.
+
+        Raises:
+            ImportError: pandas is not installed; `rows` does without.
+            QueryError: As `Client.runs`.
+        """
+        if by not in {"ordinal", "step"}:
+            raise ValueError(f"by is {by!r}; take 'ordinal' or 'step'.")
+        return self._read(keys, min_step, max_step).to_frame(by)
+
+    def rows(
+        self,
+        keys: str | Sequence[str] = (),
+        *,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the rows as mappings, with `_ordinal`, `_step` and `_time`; see `history`."""
+        return self._read(keys, min_step, max_step).rows()
+
+    @property
+    def artifacts(self) -> list["StoredArtifact"]:
+        """What the run has made and used, the latest first."""
+        from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
+
+        request = pb2.ListArtifactsRequest(run_id=self.id, page_size=PAGE_SIZE)
+        found: list[StoredArtifact] = []
+        while True:
+            response = self._questions.ask("ListArtifacts", request)
+            found += map(_artifact, response.artifacts)
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return found
+
+    def _read(
+        self, keys: str | Sequence[str], min_step: int | None, max_step: int | None
+    ) -> "History":
+        from pillion._history import History  # noqa: PLC0415 - it loads protobuf
+        from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
+
+        request = pb2.ReadMetricsRequest(
+            run_id=self.id,
+            keys=[keys] if isinstance(keys, str) else keys,
+            min_step=min_step,
+            max_step=max_step,
+        )
+        return History(self._questions.stream("ReadMetrics", request))
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """A version of an artifact. `run.use_artifact(…).download()` gets its files."""
+
+    name: str
+    version: str
+    type: str
+    project: str
+    aliases: tuple[str, ...]
+    metadata: dict[str, Value]
+    run_id: str
+    """Which made it first."""
+    file_count: int
+    size_bytes: int
+
+
+def _run(questions: Questions, message: Any) -> StoredRun:
+    from pillion.v1 import record_pb2  # noqa: PLC0415
+    from pillion.values import from_key_values  # noqa: PLC0415
+
+    def optional(field: str) -> Any:
+        return getattr(message, field) if message.HasField(field) else None
+
+    end_time = optional("end_time")
+    return StoredRun(
+        id=message.run_id,
+        project=message.project,
+        name=message.name,
+        state=record_pb2.RunState.Name(message.state).removeprefix("RUN_STATE_"),
+        reason=message.reason,
+        exit_code=optional("exit_code"),
+        group=message.group,
+        job_type=message.job_type,
+        tags=tuple(message.tags),
+        notes=message.notes,
+        model=message.model,
+        dataset=message.dataset,
+        use_case=message.use_case,
+        config=from_key_values(message.config),
+        summary=from_key_values(message.summary),
+        start_time=message.start_time.ToDatetime(UTC),
+        end_time=end_time and end_time.ToDatetime(UTC),
+        row_count=message.row_count,
+        last_step=optional("last_step"),
+        lost_row_count=message.lost_row_count,
+        host=message.environment.host,
+        url=message.url,
+        _questions=questions,
+    )
+
+
+def _artifact(message: Any) -> StoredArtifact:
+    from pillion.values import from_key_values  # noqa: PLC0415
+
+    return StoredArtifact(
+        name=message.name,
+        version=message.version,
+        type=message.type,
+        project=message.project,
+        aliases=tuple(message.aliases),
+        metadata=from_key_values(message.metadata),
+        run_id=message.run_id,
+        file_count=message.file_count,
+        size_bytes=message.size_bytes,
+    )
