@@ -46,6 +46,8 @@ EXIT_TIMEOUT = 3
 """Of `wait`: not everything was there in time."""
 EXIT_UNSAFE = 4
 """Of `status` and `wait`: something was refused or dropped, or nothing new is taken in."""
+EXIT_STUCK = 5
+"""Of `wait`: what is left waits for somebody."""
 
 app = typer.Typer(
     help="Keeps what training jobs log, and owns their Weights & Biases runs.",
@@ -269,6 +271,8 @@ def wait(
         print(json.dumps(progress.as_json(), indent=2, ensure_ascii=False))
     else:
         print("\n".join([progress.sentence, *(user_text(each).plain for each in progress.errors)]))
+    if progress.is_stuck:
+        raise typer.Exit(EXIT_STUCK)
     if not progress.is_done:
         raise typer.Exit(EXIT_TIMEOUT)
     if progress.lost_row_count:

@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pillion.v1 import record_pb2
@@ -30,7 +30,7 @@ from pillion_sidecar.records import (
     decode_update,
 )
 from pillion_sidecar.replay import replay
-from pillion_sidecar.sinks import Sink
+from pillion_sidecar.sinks import Sink, Trouble
 from pillion_sidecar.store import Store
 
 SLICE_BYTES_MAX = 4 * 1024 * 1024
@@ -70,10 +70,11 @@ class _Run:
     """The last entry that was seen in the journal."""
     handed: Offset | None = None
     """The last entry that the sink was given; None: what it has confirmed is to be asked."""
-    error: str = ""
+    trouble: Trouble = field(default=Trouble())
+    """What has failed last; an empty one: nothing."""
     failure_count: int = 0
     retry_at_s: float = 0.0
-    reported: tuple[Offset, int, str] | None = None
+    reported: tuple[Offset, int, Trouble] | None = None
     replay: Iterator[Offset] | None = None
     """What is left to hand over from the store, before the journal goes on."""
 
@@ -148,30 +149,36 @@ class Courier:
             position = report[0]
             if report != run.reported:
                 run.reported = report
-                offset, row_count, error = report
-                yield {"run_id": run_id, "offset": offset, "row_count": row_count, "error": error}
-            if position >= run.target and not run.error and not run.has_more:
+                offset, row_count, trouble = report
+                yield {"run_id": run_id, "offset": offset, "row_count": row_count} | {
+                    "error": trouble.sentence[:ERROR_CHARACTERS_MAX],
+                    "reason": trouble.reason,
+                }
+            if position >= run.target and not run.trouble.sentence and not run.has_more:
                 self._unfinished.discard(run_id)
         if not self._unfinished and self._through != self._seen:
             self._through = self._seen
             yield {"through": self._through}
 
-    def _report(self, run_id: RunId, run: _Run) -> tuple[Offset, int, str]:
+    def _report(self, run_id: RunId, run: _Run) -> tuple[Offset, int, Trouble]:
         """Ask the sink how far it is; while it cannot tell, what it told last stands."""
         if run.handed is not None:
             try:
-                error = run.error or self._sink.trouble(run_id)[:ERROR_CHARACTERS_MAX]
-                return self._sink.position(run_id), self._sink.row_count(run_id), error
+                trouble = self._trouble(run_id, run)
+                return self._sink.position(run_id), self._sink.row_count(run_id), trouble
             except PillionError as failure:
                 self._fail(run, failure)
         position, row_count = run.reported[:2] if run.reported else (Offset(0), 0)
-        return position, row_count, run.error
+        return position, row_count, run.trouble
+
+    def _trouble(self, run_id: RunId, run: _Run) -> Trouble:
+        return run.trouble if run.trouble.sentence else self._sink.trouble(run_id)
 
     @property
     def is_drained(self) -> bool:
         """Whether the sink has confirmed everything, but of runs that are in trouble."""
         return all(
-            self._runs[run_id].error or self._sink.trouble(run_id) for run_id in self._unfinished
+            self._trouble(run_id, self._runs[run_id]).sentence for run_id in self._unfinished
         )
 
     @property
@@ -255,7 +262,7 @@ class Courier:
                 log.exception("sink failed on a run", extra={"run_id": run_id})
             self._fail(run, error)
         else:
-            run.failure_count, run.error = 0, ""
+            run.failure_count, run.trouble = 0, Trouble()
 
     @staticmethod
     def _fail(run: _Run, error: Exception) -> None:
@@ -265,7 +272,8 @@ class Courier:
         doublings = min(run.failure_count - 1, RETRY_DOUBLINGS_MAX)
         retry_s = min(RETRY_MIN_S * 2**doublings, RETRY_MAX_S)
         run.retry_at_s = time.monotonic() + random.uniform(0, retry_s)  # noqa: S311
-        run.error = (str(error) or type(error).__name__)[:ERROR_CHARACTERS_MAX]
+        reason = error.reason if isinstance(error, SinkError) else ""
+        run.trouble = Trouble(str(error) or type(error).__name__, reason)
 
 
 def _hand_over(

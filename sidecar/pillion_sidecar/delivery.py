@@ -29,6 +29,8 @@ class Progress:
     offset: Offset = field(default=Offset(0))
     row_count: int = 0
     error: str = ""
+    reason: str = ""
+    """The same for programs, as far as it has a name."""
 
 
 class Delivery:
@@ -246,7 +248,8 @@ class _Sink:
             run_id = RunId(message["run_id"])
             self.supervisor.works()
             self.progress[run_id] = Progress(
-                Offset(message["offset"]), message["row_count"], message["error"]
+                *(Offset(message["offset"]), message["row_count"]),
+                *(message["error"], message["reason"]),
             )
             self._current.add(run_id)
             self.unseen.add(run_id)

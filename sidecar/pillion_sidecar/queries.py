@@ -241,14 +241,18 @@ class Queries:
         if progress.offset < run.trimmed_offset:
             # Its position has fallen back, or was not reported yet: it gets the run from the store.
             lag = max(0, run.row_count - progress.row_count)
-            return safety.Standing(sink, progress.row_count, lag, AGE_MIN_S, trouble)
+            return safety.Standing(
+                *(sink, progress.row_count, lag, AGE_MIN_S, trouble, progress.reason)
+            )
         behind = (
             journal.undelivered(run.run_id, progress.offset)
             if progress.offset < run.last_offset
             else None
         )
         if behind is None:  # a worker that is down does this run no harm
-            return safety.Standing(sink, progress.row_count, 0, 0.0, progress.error)
+            return safety.Standing(
+                *(sink, progress.row_count, 0, 0.0, progress.error, progress.reason)
+            )
         first_ordinal, time_unix_nano = behind
         return safety.Standing(
             sink,
@@ -257,4 +261,5 @@ class Queries:
             max(0, run.row_count - first_ordinal),
             max(AGE_MIN_S, (now_unix_nano - time_unix_nano) / 1e9),
             trouble,
+            progress.reason,
         )

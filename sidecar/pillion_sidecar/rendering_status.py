@@ -42,6 +42,7 @@ def status_json(response: pb2.GetStatusResponse) -> dict[str, Any]:
                     "lag_row_count": sink.lag_row_count,
                     "undelivered_run_count": sink.undelivered_run_count,
                     "failing_run_count": sink.failing_run_count,
+                    "stuck_run_count": sink.stuck_run_count,
                     "oldest_undelivered_age_s": sink.oldest_undelivered_age_s,
                     "last_error": sink.last_error or None,
                 }
@@ -81,6 +82,7 @@ def status_json(response: pb2.GetStatusResponse) -> dict[str, Any]:
                         "lag_row_count": sink.lag_row_count,
                         "oldest_undelivered_age_s": sink.oldest_undelivered_age_s,
                         "last_error": sink.last_error or None,
+                        "last_error_reason": sink.last_error_reason or None,
                     }
                     for sink in run.sinks
                 },

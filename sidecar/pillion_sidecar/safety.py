@@ -11,6 +11,14 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.journal_reader import JournaledRun
 from pillion_sidecar.records import RunState
 
+REASONS_STUCK = frozenset(
+    {
+        *("WANDB_KEY_MISSING", "WANDB_KEY_REFUSED", "WANDB_REFUSED"),
+        *("CURSOR_FOREIGN", "HISTORY_MISSING"),
+    }
+)
+"""What keeps a sink until somebody mends it; all else may pass by itself."""
+
 _PEOPLES_NAMES = {"store": "the store", "wandb": "W&B"}
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -24,6 +32,12 @@ class Standing(NamedTuple):
     oldest_undelivered_age_s: float
     """0: everything is delivered."""
     error: str
+    reason: str = ""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether something waits there until somebody mends what keeps it."""
+        return self.oldest_undelivered_age_s > 0 and self.reason in REASONS_STUCK
 
 
 def run_status(run: JournaledRun, standings: Iterable[Standing]) -> run_pb2.RunStatus:
@@ -42,6 +56,7 @@ def run_status(run: JournaledRun, standings: Iterable[Standing]) -> run_pb2.RunS
                 lag_row_count=one.lag_row_count,
                 last_error=one.error,
                 oldest_undelivered_age_s=one.oldest_undelivered_age_s,
+                last_error_reason=one.reason,
             )
             for one in standings
         ],
@@ -74,6 +89,7 @@ def totals(
                     (one.oldest_undelivered_age_s for one in column), default=0.0
                 ),
                 last_error=next((one.error for one in column if one.error), ""),
+                stuck_run_count=sum(one.is_stuck for one in column),
             )
             for sink, column in columns.items()
         ],

@@ -4,7 +4,8 @@ Started by `delivery.py` with a socket as its only tie to the sidecar. It reads 
 itself; the socket only carries JSON lines:
 
     sidecar → worker   the setup, first of all; {"wake": true}; {"drain": true}
-    worker → sidecar   {"run_id", "offset", "row_count", "error"}   a run's cursor, as it moves
+    worker → sidecar   {"run_id", "offset", "row_count", "error",
+                        "reason"}                                   a run's cursor, as it moves
                        {"through": offset}                          nothing up to here is left
                        {"news": {"run_id", "url", "should_stop"}}   what a run's destination says
                        {"damaged": offset}                          this entry is not as written

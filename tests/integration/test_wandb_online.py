@@ -275,7 +275,11 @@ def test_poison_row_is_set_aside_and_a_refused_run_waits(
     assert "W&B never takes 1 row (the first: number 30)" in poisoned.last_error
     assert "413" in poisoned.last_error
     assert (poisoned.delivered_row_count, poisoned.lag_row_count) == (59, 0)
-    assert "refuses the run: 403" in status_of(online, "refused").last_error
+    refused = status_of(online, "refused")
+    assert "refuses the run: 403" in refused.last_error
+    assert refused.last_error_reason == "WANDB_REFUSED"
+    assert pillion(online, "wait", "refused", "--timeout-s", "0")["stuck_count"] == 1
+    assert pillion(online, "wait", "--timeout-s", "0")["stuck_count"] == 1
     server.heal()
     assert pillion(online, "wait", "refused", "--timeout-s", "100")["is_done"]
     check_arrived(server, "refused", 60)

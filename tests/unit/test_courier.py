@@ -189,7 +189,7 @@ def test_all_is_delivered_in_order(trainer: Trainer, reader: JournalReader) -> N
     assert (run.start.project, run.config, run.summary) == ("demo", {"seed": 2}, {"note": "good"})
     assert (run.state, run.cursor) == (RunState.FINISHED, reader.first_offset() + 4)
     assert told[-2:] == [
-        {"run_id": RUN, "offset": 5, "row_count": 3, "error": ""},
+        {"run_id": RUN, "offset": 5, "row_count": 3, "error": "", "reason": ""},
         {"through": 5},
     ]
 
@@ -330,7 +330,7 @@ def test_run_that_fails_holds_no_other_up(
     told = deliver_all(courier)
     assert steps(sink.runs[RUN]) == [1]
     assert told == [
-        {"run_id": RUN, "offset": 2, "row_count": 1, "error": ""},
+        {"run_id": RUN, "offset": 2, "row_count": 1, "error": "", "reason": ""},
         {"through": 4},
     ]
 
@@ -419,14 +419,16 @@ def test_nothing_is_through_before_it_is_confirmed(trainer: Trainer, reader: Jou
     courier = Courier(reader, sink)
     courier.look()
     courier.deliver()
-    assert changes(courier) == [{"run_id": RUN, "offset": 0, "row_count": 0, "error": ""}]
+    assert changes(courier) == [
+        {"run_id": RUN, "offset": 0, "row_count": 0, "error": "", "reason": ""}
+    ]
     sink.flush_error = SinkError("not now")
     courier.flush()
     assert changes(courier) == []
     sink.flush_error = None
     courier.flush()
     assert changes(courier) == [
-        {"run_id": RUN, "offset": 2, "row_count": 1, "error": ""},
+        {"run_id": RUN, "offset": 2, "row_count": 1, "error": "", "reason": ""},
         {"through": 2},
     ]
 
@@ -579,7 +581,7 @@ def test_what_the_journal_no_longer_has_comes_from_the_store(
     assert run.state is (RunState.FAILED if is_over else RunState.RUNNING)
     last = 3 + has_ended + goes_on
     assert told[-2:] == [
-        {"run_id": RUN, "offset": last, "row_count": len(run.rows), "error": ""},
+        {"run_id": RUN, "offset": last, "row_count": len(run.rows), "error": "", "reason": ""},
         {"through": last},
     ]
     trainer.log(4)

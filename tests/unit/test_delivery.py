@@ -34,7 +34,7 @@ class Reports:
 
     def reach(self, sink: str, offset: int, run_id: RunId = RUN) -> None:
         """Have a sink's worker report a run's position."""
-        self.say(sink, run_id=run_id, offset=offset, row_count=1, error="")
+        self.say(sink, run_id=run_id, offset=offset, row_count=1, error="", reason="")
 
     def restart(self, sink: str) -> None:
         """Have a sink's worker be replaced."""

@@ -113,6 +113,7 @@ def test_json_of_the_status_is_by_sink() -> None:
         "lag_row_count": 200,
         "oldest_undelivered_age_s": 75.5,
         "last_error": None,
+        "last_error_reason": None,
     }
     assert shape["runs"][0]["dropped_row_count"] == 0
     assert shape["workers"] == {"wandb": {"pid": 7, "restart_count": 2, "last_error": None}}

@@ -7,6 +7,7 @@ import pytest
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar import waiting
 from pillion_sidecar.asking import AskError
+from pillion_sidecar.safety import REASONS_STUCK
 from pillion_sidecar.waiting import Target, look, wait
 
 Ask = Callable[[pb2.GetStatusRequest], pb2.GetStatusResponse]
@@ -90,6 +91,34 @@ def test_what_keeps_a_sink_is_told_once() -> None:
     progress = look(lambda _: behind, Target(("r", "s")))
     assert progress.errors == ["W&B: away"]
     assert (progress.undelivered, progress.lag_row_count) == ({"store": 0, "wandb": 2}, 80)
+
+
+def stuck(reason: str, *, state: str = "FINISHED") -> pb2.GetStatusResponse:
+    """Make the status of a run that W&B does not take."""
+    response = status(state=state, lag=40, age_s=1.0)
+    response.runs[0].sinks[1].last_error_reason = reason
+    response.totals.sinks[1].stuck_run_count = int(reason in REASONS_STUCK)
+    return response
+
+
+@pytest.mark.parametrize("run_ids", [(), ("r",)], ids=["all", "one"])
+def test_what_waits_for_somebody_is_not_waited_for(
+    run_ids: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what may pass, what goes on beside it, and what was tried too lately to tell."""
+    refused, target = stuck("WANDB_REFUSED"), Target(run_ids)
+    told = list(wait(answering(refused, refused, status()), target, None))
+    assert [(progress.is_done, progress.is_stuck) for progress in told][-1] == (True, False)
+    monkeypatch.setattr(waiting, "STUCK_S", 0.0)
+    others = (stuck("WANDB_AWAY"), stuck("WANDB_REFUSED", state="RUNNING"), stuck(""))
+    told = list(wait(answering(*others, refused, refused), target, None))
+    assert [progress.is_stuck for progress in told] == [False, False, False, True]
+    assert told[-1].sentence == (
+        "W&B lacks something of 1 run; 40 rows to deliver; nothing of that comes until somebody "
+        "mends what keeps it."
+    )
+    (told_at_once,) = wait(answering(refused), Target(run_ids, sink="store"), None)
+    assert told_at_once.is_done
 
 
 def test_rows_that_never_come_are_told() -> None:

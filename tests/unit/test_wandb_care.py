@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pillion_sidecar.errors import SinkError
 from pillion_sidecar.sinks.wandb_care import PAUSE_MAX_S, STRIKES_MAX, WINDOW_MAX, Care
 
 
@@ -70,11 +71,11 @@ def test_a_refused_run_waits_ever_longer(
 def test_what_keeps_a_run_from_being_opened_is_told_until_it_is(tmp_path: Path) -> None:
     """Also while it is tried again; what was refused after an opening stays told."""
     care = Care(tmp_path / "run.json")
-    care.not_opened("no such team")
-    assert care.note == "no such team"
+    care.not_opened(SinkError("no such team", "WANDB_REFUSED"))
+    assert (care.note, care.reason) == ("no such team", "WANDB_REFUSED")
     assert care.retry_at_s > 0
     care.opened()
-    assert care.note == ""
+    assert (care.note, care.reason) == ("", "")
     care.died(404, "gone", [1])
     care.opened()
     assert care.note == "gone"

@@ -124,18 +124,20 @@ class ConfigSetting(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., value: _Optional[_Union[_record_pb2.AnyValue, _Mapping]] = ...) -> None: ...
 
 class SinkStatus(_message.Message):
-    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "last_error", "oldest_undelivered_age_s")
+    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "last_error", "oldest_undelivered_age_s", "last_error_reason")
     SINK_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     LAG_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     OLDEST_UNDELIVERED_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
     sink: str
     delivered_row_count: int
     lag_row_count: int
     last_error: str
     oldest_undelivered_age_s: float
-    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., last_error: _Optional[str] = ..., oldest_undelivered_age_s: _Optional[float] = ...) -> None: ...
+    last_error_reason: str
+    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., last_error: _Optional[str] = ..., oldest_undelivered_age_s: _Optional[float] = ..., last_error_reason: _Optional[str] = ...) -> None: ...
 
 class RunStatus(_message.Message):
     __slots__ = ("run_id", "state", "journaled_row_count", "sinks", "refused_row_count", "refused_value_count", "dropped_row_count")
@@ -174,7 +176,7 @@ class StatusTotals(_message.Message):
     def __init__(self, run_count: _Optional[int] = ..., running_run_count: _Optional[int] = ..., journaled_row_count: _Optional[int] = ..., refused_row_count: _Optional[int] = ..., refused_value_count: _Optional[int] = ..., dropped_row_count: _Optional[int] = ..., sinks: _Optional[_Iterable[_Union[SinkTotals, _Mapping]]] = ...) -> None: ...
 
 class SinkTotals(_message.Message):
-    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "undelivered_run_count", "failing_run_count", "oldest_undelivered_age_s", "last_error")
+    __slots__ = ("sink", "delivered_row_count", "lag_row_count", "undelivered_run_count", "failing_run_count", "oldest_undelivered_age_s", "last_error", "stuck_run_count")
     SINK_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     LAG_ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +184,7 @@ class SinkTotals(_message.Message):
     FAILING_RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
     OLDEST_UNDELIVERED_AGE_S_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    STUCK_RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
     sink: str
     delivered_row_count: int
     lag_row_count: int
@@ -189,7 +192,8 @@ class SinkTotals(_message.Message):
     failing_run_count: int
     oldest_undelivered_age_s: float
     last_error: str
-    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., undelivered_run_count: _Optional[int] = ..., failing_run_count: _Optional[int] = ..., oldest_undelivered_age_s: _Optional[float] = ..., last_error: _Optional[str] = ...) -> None: ...
+    stuck_run_count: int
+    def __init__(self, sink: _Optional[str] = ..., delivered_row_count: _Optional[int] = ..., lag_row_count: _Optional[int] = ..., undelivered_run_count: _Optional[int] = ..., failing_run_count: _Optional[int] = ..., oldest_undelivered_age_s: _Optional[float] = ..., last_error: _Optional[str] = ..., stuck_run_count: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("sink", "pid", "restart_count", "last_error")

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pillion_sidecar.records import Offset, Record, RunFinish, RunId, RunStart
 
-__all__ = ["News", "Sink"]
+__all__ = ["News", "Sink", "Trouble"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,16 @@ class News:
     """Its page."""
     should_stop: bool
     """Whether somebody asks there that its trainers stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a run."""
+
+    sentence: str = ""
+    """For people; empty: nothing does."""
+    reason: str = ""
+    """For programs, as far as it has a name."""
 
 
 class Sink(Protocol):
@@ -57,8 +67,8 @@ class Sink(Protocol):
         Between two entries that are handed over it may cease to.
         """
 
-    def trouble(self, run_id: RunId) -> str:
-        """Say what keeps the run though no call fails, for people; empty if nothing does."""
+    def trouble(self, run_id: RunId) -> Trouble:
+        """Say what keeps the run though no call fails."""
 
     def news(self) -> Iterator[News]:
         """Yield what the destination said of runs and was not told before."""

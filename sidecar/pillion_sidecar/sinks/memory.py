@@ -24,7 +24,7 @@ from pillion_sidecar.records import (
     RunUpdate,
     SummaryUpdate,
 )
-from pillion_sidecar.sinks import News
+from pillion_sidecar.sinks import News, Trouble
 
 
 @dataclass
@@ -107,8 +107,8 @@ class MemorySink:
     def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does
         return True
 
-    def trouble(self, run_id: RunId) -> str:  # noqa: ARG002 - what keeps it fails a call
-        return ""
+    def trouble(self, run_id: RunId) -> Trouble:  # noqa: ARG002 - what keeps it fails a call
+        return Trouble()
 
     def news(self) -> Iterator[News]:
         yield from ()

@@ -36,7 +36,7 @@ from pillion_sidecar.records import (
     RunUpdate,
     SummaryUpdate,
 )
-from pillion_sidecar.sinks import News
+from pillion_sidecar.sinks import News, Trouble
 from pillion_sidecar.sinks.store_artifacts import keep_artifact, keep_use
 from pillion_sidecar.sinks.store_chunks import ChunkWriter
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
@@ -133,8 +133,8 @@ class StoreSink:
     def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does
         return True
 
-    def trouble(self, run_id: RunId) -> str:  # noqa: ARG002 - what keeps it fails a call
-        return ""
+    def trouble(self, run_id: RunId) -> Trouble:  # noqa: ARG002 - what keeps it fails a call
+        return Trouble()
 
     def news(self) -> Iterator[News]:
         yield from ()

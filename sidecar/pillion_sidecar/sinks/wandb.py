@@ -41,7 +41,7 @@ from pillion_sidecar.records import (
     SummaryUpdate,
     TargetMode,
 )
-from pillion_sidecar.sinks import News
+from pillion_sidecar.sinks import News, Trouble
 from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane, WandbArtifacts
 from pillion_sidecar.sinks.wandb_care import Care
 from pillion_sidecar.sinks.wandb_command import Commands
@@ -206,12 +206,12 @@ class WandbSink:
             return run.artifacts.is_idle  # its end comes behind them
         return run.is_taking if isinstance(run, OnlineRun) else True
 
-    def trouble(self, run_id: RunId) -> str:
+    def trouble(self, run_id: RunId) -> Trouble:
         run = self._live.get(run_id)
         if isinstance(run, OnlineRun):
             return run.trouble
         care = self._cares.get(run_id)
-        return care.note if care is not None else ""
+        return Trouble(care.note, care.reason) if care is not None else Trouble()
 
     def news(self) -> Iterator[News]:
         for run_id, run in self._live.items():

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pillion_sidecar.errors import SinkError
+
 ROW_STATUSES = frozenset({400, 413, 422})
 """What a server answers if it does not like what it was sent."""
 STRIKES_MAX = 3
@@ -34,6 +36,8 @@ class Care:
     """So many rows may be under way at once."""
     trouble: str = ""
     """What has happened, for people, until rows arrive again."""
+    reason: str = ""
+    """The same for programs, as far as the run could not be opened."""
     retry_at_s: float = 0.0
     _strike_count: int = 0
     _death_count: int = 0
@@ -48,9 +52,9 @@ class Care:
             known = {}
         return cls(path, {int(ordinal): reason for ordinal, reason in known.items()})
 
-    def not_opened(self, reason: str) -> None:
+    def not_opened(self, error: SinkError) -> None:
         """Take it that the run could not be opened."""
-        self.trouble = reason
+        self.trouble, self.reason = str(error), error.reason
         self._closed_count += 1
         self._pause(self._closed_count)
 
@@ -58,7 +62,7 @@ class Care:
         """Take it that the run was opened; what was wrong before is over."""
         if self._closed_count:
             self._closed_count = 0
-            self.trouble = ""
+            self.trouble = self.reason = ""
 
     def arrived(self) -> None:
         """Take it that rows have arrived."""

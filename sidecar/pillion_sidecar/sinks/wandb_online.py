@@ -21,6 +21,7 @@ from typing import Any
 
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import Offset, RunFinish, RunStart
+from pillion_sidecar.sinks import Trouble
 from pillion_sidecar.sinks.wandb_artifacts import ArtifactLane
 from pillion_sidecar.sinks.wandb_care import Care
 from pillion_sidecar.sinks.wandb_marks import AlertMarks
@@ -132,9 +133,10 @@ class OnlineRun(WandbRun):
         return self.row_count - len(self._pending) - len(self._under_way) - aside_count
 
     @property
-    def trouble(self) -> str:
-        """What keeps it, for people."""
-        return " ".join(filter(None, [self._trouble, self.care.note, self.artifacts.trouble]))
+    def trouble(self) -> Trouble:
+        """What keeps it."""
+        told = filter(None, [self._trouble, self.care.note, self.artifacts.trouble])
+        return Trouble(" ".join(told), self.care.reason)
 
     def end(self, offset: Offset, finish: RunFinish) -> None:
         """Have the run end once all has arrived; then it is ENDED, and confirmed up to here."""
@@ -315,7 +317,7 @@ class OnlineRun(WandbRun):
                 reason="WANDB_FAILED",
             )
         if is_opening:
-            self.care.not_opened(str(self.failure))
+            self.care.not_opened(self.failure)
 
     def _log_row(self, ordinal: int, row: dict[str, Any]) -> None:
         self._pending.append((ordinal, row))
