@@ -45,8 +45,8 @@ soak-online: .venv/installed  ## The same while runs go to a stand-in for W&B's 
 	$(BIN)/python benchmarks/soak_online.py $(ARGS)
 
 # Debian packages that the tests need. As root they are installed, else the line to run is shown.
-SYSTEM_COMMANDS := npm strace ip
-SYSTEM_PACKAGES := npm strace iproute2
+SYSTEM_COMMANDS := npm strace ip pg_ctlcluster
+SYSTEM_PACKAGES := npm strace iproute2 postgresql
 system:
 	@if ! type $(SYSTEM_COMMANDS) &>/dev/null; then \
 	  if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES); \
@@ -67,7 +67,7 @@ clean:  ## Remove what make has built (never your runs).
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sidecar,trainer,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sidecar,postgresql,trainer,dev]'
 	@touch $@
 
 # grpcio-tools brings a protobuf 5 that cannot live beside today's health and reflection packages.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgresql import PostgresqlServer, postgresql_server
 from processes import WAIT_S, SidecarProcess, environment
 
 
@@ -73,6 +74,13 @@ def run_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """Return a PostgreSQL server, the same for all tests of this process."""
+    with postgresql_server() as server:
+        yield server
 
 
 @pytest.fixture

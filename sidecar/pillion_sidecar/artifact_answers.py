@@ -55,7 +55,7 @@ def list_artifacts(store: Store, request: pb2.ListArtifactsRequest) -> pb2.ListA
     with store.snapshot() as connection:
         if request.version:
             reference = f"{request.name}:{request.version}"
-            artifact_id = _artifact_id(connection, reference, request.project)
+            artifact_id = _artifact_id(connection, store.owner, reference, request.project)
             found = store_artifacts.one(connection, artifact_id)
             assert found is not None, "within one snapshot"
             response.artifacts.append(encode_artifact(found.artifact))
@@ -67,6 +67,7 @@ def list_artifacts(store: Store, request: pb2.ListArtifactsRequest) -> pb2.ListA
         limit = request.page_size or PAGE_SIZE_DEFAULT
         page = store_artifacts.find(
             connection,
+            store.owner,
             project=request.project,
             name=request.name,
             run_id=request.run_id,
@@ -87,7 +88,7 @@ def find_content(store: Store, blobs: Blobs, request: pb2.ReadArtifactRequest) -
     if request.offset_bytes < 0:
         raise PeerError("offset_bytes: 0 or more.")
     with store.snapshot() as connection:
-        artifact_id = _artifact_id(connection, request.artifact, request.project)
+        artifact_id = _artifact_id(connection, store.owner, request.artifact, request.project)
         file = store_artifacts.file_of(connection, artifact_id, request.file)
     if file is None:
         raise StateError(
@@ -104,18 +105,20 @@ def find_content(store: Store, blobs: Blobs, request: pb2.ReadArtifactRequest) -
     return Content(blobs.path(file.sha256), file.size_bytes, request.offset_bytes)
 
 
-def _artifact_id(connection: sa.Connection, reference: str, project: str) -> int:
-    """Return the version that is meant."""
+def _artifact_id(connection: sa.Connection, owner: str, reference: str, project: str) -> int:
+    """Return the version of an owner's that is meant."""
     name, version = check_reference(reference)
     if store_artifacts.has_artifacts(connection):
-        projects = [project] if project else store_artifacts.projects_with(connection, name)
+        projects = [project] if project else store_artifacts.projects_with(connection, owner, name)
         if len(projects) > 1:
             raise PeerError(
                 f"{name} is an artifact of the projects {', '.join(projects[:10])}. Name one.",
                 "ARTIFACT_AMBIGUOUS",
             )
         for each in projects:
-            artifact_id = store_artifacts.id_of(connection, each, name, version)
+            artifact_id = store_artifacts.id_of(
+                connection, owner=owner, project=each, name=name, version=version
+            )
             if artifact_id is not None:
                 return artifact_id
     raise StateError(

@@ -21,6 +21,7 @@ from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.pages import Pages
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
 
 CONNECT_TIMEOUT_S = 2.0
@@ -176,7 +177,8 @@ class Asker:
         try:
             yield
         except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            is_gone = error.code() is grpc.StatusCode.UNAVAILABLE
+            if is_gone and rpc_status.from_call(error) is None:  # else it has answered that
                 raise AskError(
                     f"The sidecar at {self._settings.listen} has ended meanwhile. What it had "
                     "acked is kept; `pillion serve` goes on with it."
@@ -184,7 +186,7 @@ class Asker:
             raise AskError(error.details(), _reason(error)) from error
 
     def _read(self, answer: Callable[[Store], _Response]) -> _Response:
-        store = Store(self._settings.store_url)
+        store = Store(self._settings.store_url, owner=owner_of(self._settings))
         try:
             return answer(store)
         finally:

@@ -84,6 +84,10 @@ def serve(
     listen: Annotated[
         str | None, typer.Option(help="unix:PATH, or HOST:PORT on loopback. [PILLION_LISTEN]")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="The store's URL; else store.db in the data directory. [PILLION_STORE]"),
+    ] = None,
     wandb_mode: Annotated[
         WandbMode | None,
         typer.Option(help="Where runs go; `auto`: online where there is a key, else offline."),
@@ -140,6 +144,7 @@ def serve(
             settings_file,
             data_dir=data_dir,
             listen=listen,
+            store=store,
             wandb_mode=wandb_mode,
             wandb_project=wandb_project,
             wandb_entity=wandb_entity,

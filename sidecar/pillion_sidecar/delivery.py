@@ -13,6 +13,7 @@ from typing import Any
 
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.supervisor import Supervisor, Worker
 from pillion_sidecar.wandb_keys import Account
 
@@ -189,6 +190,7 @@ class Delivery:
             "journal": str(settings.journal_path),
             "lock": str(settings.data_dir / f"sink-{name}.lock"),
             "store_url": settings.store_url,
+            "store_owner": owner_of(settings),
             "wandb_dir": str(settings.data_dir / name),
             "blobs_dir": str(settings.blobs_dir),
             "account": None if account is None else [account.base_url, account.key],

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -33,6 +34,8 @@ from pillion_sidecar.journal_tables import FORMAT
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.safety import bytes_text, count_text, people_name
 from pillion_sidecar.settings import NETWORK_FILESYSTEMS, Settings, WandbMode, filesystem_of
+from pillion_sidecar.store import Store
+from pillion_sidecar.store_database import is_shared
 
 PACKAGES = ("grpcio", "protobuf", "sqlalchemy", "wandb")
 WANDB_SERIES = "0.31."
@@ -45,7 +48,7 @@ ROOM_FACTOR = 4
 """Less than so many reserves left is worth a word."""
 CLOCK_MIN_S = 1735689600.0
 """2025: before this program was made."""
-VARIABLES_HELD = ("PILLION_TOKEN", "WANDB_API_KEY")
+VARIABLES_HELD = ("PILLION_STORE", "PILLION_TOKEN", "WANDB_API_KEY")
 """Those whose values are not shown."""
 
 
@@ -75,6 +78,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _packages(settings)
     yield from _data_dir(settings)
     yield from _journal(settings)
+    yield from _store(settings)
     yield from _socket(settings)
     yield from _sidecar(settings)
     yield from _variables()
@@ -202,6 +206,20 @@ def _journal(settings: Settings) -> Iterator[Finding]:
         yield _fail("journal", f"format {found}, this version knows {FORMAT}", "use the newer one")
     else:
         yield _ok("journal", f"format {found}, {bytes_text(path.stat().st_size)}")
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    what = "store"
+    if not settings.store and not (settings.data_dir / "store.db").exists():
+        yield _ok(what, "made at the first start")
+        return
+    try:
+        with closing(Store(settings.store_url)) as store:
+            found = f"format {store.format}"
+    except PillionError as error:
+        yield _fail(what, str(error), "what is logged waits in the journal; nothing is lost by it")
+    else:
+        yield _ok(what, f"{found}, {'shared' if is_shared(settings.store_url) else 'a file'}")
 
 
 def _socket(settings: Settings) -> Iterator[Finding]:

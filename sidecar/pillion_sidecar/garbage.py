@@ -24,6 +24,7 @@ from pillion_sidecar.errors import SettingsError
 from pillion_sidecar.journal_reader import EntryKind, JournalReader
 from pillion_sidecar.records import Offset, RunId, RunState
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.sinks.wandb_folders import is_synced, offline_folders
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import StoredArtifact, find, has_artifacts
@@ -93,6 +94,7 @@ def collect(settings: Settings, keep_last: int, *, is_dry: bool) -> Garbage:
         listed = list(blobs.listed(BLOB_AGE_MIN_S))
         with JournalReader(settings.journal_path) as journal:
             known = _Journal(journal)
+        owner = owner_of(settings)
         with closing(Store(settings.store_url)) as store, store.snapshot() as connection:
             unsynced = {
                 run_id
@@ -100,10 +102,15 @@ def collect(settings: Settings, keep_last: int, *, is_dry: bool) -> Garbage:
                 for run_id, folder in offline_folders(directory).items()
                 if not is_synced(folder)
             }
+            if not has_artifacts(connection):
+                raise SettingsError(
+                    "The store is of an older version. Start a sidecar, which brings it up to "
+                    "date; then call this again."
+                )
             busy = known.undelivered | unsynced | _live(connection)
-            garbage.versions = list(_outdated(connection, keep_last, busy))
+            garbage.versions = list(_outdated(connection, owner, keep_last, busy))
             gone = {version.artifact_id for version in garbage.versions}
-            named = known.digests | set(_named(connection, gone))
+            named = known.digests | set(_named(connection, owner, gone))
         garbage.blobs = [(sha256, size) for sha256, size in listed if sha256 not in named]
         if not is_dry:
             _forget(settings.store_url, garbage.versions)
@@ -156,12 +163,12 @@ def _live(connection: sa.Connection) -> set[str]:
 
 
 def _outdated(
-    connection: sa.Connection, keep_last: int, busy: set[str]
+    connection: sa.Connection, owner: str, keep_last: int, busy: set[str]
 ) -> Iterator[StoredArtifact]:
     """Yield versions that retention gives up."""
-    if keep_last <= 0 or not has_artifacts(connection):
+    if keep_last <= 0:
         return
-    everything = find(connection, limit=-1)
+    everything = find(connection, owner)
     everything.sort(key=lambda each: (each.artifact.project, each.artifact.name))
     named = groupby(everything, lambda each: (each.artifact.project, each.artifact.name))
     for _, versions in named:
@@ -178,17 +185,19 @@ def _outdated(
                 yield each
 
 
-def _named(connection: sa.Connection, gone: set[int]) -> Iterator[bytes]:
-    """Yield the digests of all files that the store names, but of versions that are given up."""
-    if not has_artifacts(connection):
-        return
-    for artifact_id, sha256 in connection.execute(
-        sa.select(artifact_files.c.artifact_id, artifact_files.c.sha256)
-    ):
+def _named(connection: sa.Connection, owner: str, gone: set[int]) -> Iterator[bytes]:
+    """Yield the digests of the owner's files that the store names.
+
+    Without those of versions that are given up.
+    """
+    files = sa.select(artifact_files.c.artifact_id, artifact_files.c.sha256)
+    files = files.join(artifacts).where(artifacts.c.owner == owner)
+    for artifact_id, sha256 in connection.execute(files):
         if artifact_id not in gone:
             yield sha256
     yield from map(bytes.fromhex, connection.scalars(sa.select(chunks.c.sha256).distinct()))
     query = sa.select(signatures.c.signature_id, signatures.c.metrics)
+    query = query.join(runs).where(runs.c.owner == owner)
     for signature_id, metrics in connection.execute(query).all():
         positions = [index for index, (_, kind) in enumerate(metrics) if kind == "m"]
         if positions:

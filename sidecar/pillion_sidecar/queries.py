@@ -8,6 +8,7 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import TypeVar
@@ -22,19 +23,23 @@ from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.compare import check_run_ids
 from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.delivery import Delivery
-from pillion_sidecar.errors import StateError
+from pillion_sidecar.errors import DiskError, SettingsError, StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
 from pillion_sidecar.pages import Pages
 from pillion_sidecar.reading_places import ReadingPlaces
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
+from pillion_sidecar.store_database import is_shared
 from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.validation import check_run_id
 
 FRESH_TIMEOUT_S = 5.0
 """How long an answer may wait for the store; then it tells what there is."""
+OWNER_TIMEOUT_S = 2.0
+"""How long the start of a run may wait to hear whose it is; then the store's worker finds out."""
 
 STATUS_RUNS_MAX = 1000
 AGE_MIN_S = 0.001
@@ -65,6 +70,24 @@ class Queries:
         """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
         self._started.FromNanoseconds(time.time_ns())
+
+    async def check_is_ours(self, run_id: RunId) -> None:
+        """Refuse a run that another sidecar has in a store that they share.
+
+        As far as that can be told within `OWNER_TIMEOUT_S`: intake does not wait for a database.
+        """
+        if not is_shared(self._settings.store_url) or await self._ends([run_id]):
+            return
+        owner = None
+        with suppress(TimeoutError, DiskError, SettingsError):
+            async with asyncio.timeout(OWNER_TIMEOUT_S):
+                owner = await asyncio.to_thread(lambda: self._store.owner_of(run_id))
+        if owner is not None and owner != owner_of(self._settings):
+            raise StateError(
+                f"Run {run_id} is another sidecar's, {owner}, with which this one shares a store. "
+                "Take another id, or log to that one.",
+                "RUN_ELSEWHERE",
+            )
 
     async def runs(
         self, request: telemetry_service_pb2.ListRunsRequest
@@ -180,7 +203,7 @@ class Queries:
 
     @cached_property
     def _store(self) -> Store:
-        return Store(self._settings.store_url)
+        return Store(self._settings.store_url, owner=owner_of(self._settings))
 
     async def _answer(
         self,

@@ -58,7 +58,7 @@ def replay(
         DiskError: The store cannot be read.
     """
     run = store.run(run_id)
-    if run is None or run.cursor < trimmed:
+    if run is None or run.owner != store.owner or run.cursor < trimmed:
         raise SinkError(
             f"The beginning of run {run_id} is neither in the journal nor in the store: the store "
             "was replaced. Bring the former one back.",

@@ -42,6 +42,7 @@ from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import Offset, RunFinish, RunId, RunState
 from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, handlers
 from pillion_sidecar.settings import Settings
+from pillion_sidecar.sidecar_id import make_id, owner_of
 from pillion_sidecar.sinks.wandb_folders import finished_runs
 from pillion_sidecar.staged_adoption import StagedAdoption
 from pillion_sidecar.store import Store
@@ -170,6 +171,7 @@ class Sidecar:
             disk_reserve_bytes=self._settings.disk_reserve_bytes,
             keys_max=self._settings.metric_keys_max,
         )
+        make_id(self._settings)
         open_for_writing(self._settings.store_url).dispose()  # so that it can be read from now on
         self._catch_up()
         lay_ballast(self._settings.journal_path)
@@ -316,10 +318,10 @@ class Sidecar:
     def _catch_up(self) -> None:
         """Have the journal go on behind what the sinks have, if its end was lost."""
         last = self._journal.last_offset()
-        store = Store(self._settings.store_url)
+        store = Store(self._settings.store_url, owner=owner_of(self._settings))
         stored = store.cursors(beyond=last)
         with store.snapshot() as connection:
-            versions = known_versions(connection)
+            versions = known_versions(connection, store.owner)
         store.close()
         self._journal.know_versions(versions).result()
         self._journal.catch_up(stored, is_store=True).result()

@@ -54,6 +54,7 @@ CHECK_INLINE_BYTES_MAX = 16 * 1024
 
 _CODES_BY_REASON = {
     "RUN_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "RUN_ELSEWHERE": grpc.StatusCode.ALREADY_EXISTS,
     "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "ARTIFACT_UNKNOWN": grpc.StatusCode.NOT_FOUND,
@@ -109,6 +110,7 @@ class TelemetryService:
     ) -> telemetry_service_pb2.StartRunResponse:
         """See the contract."""
         start = self._wandb.complete(check_start(request))
+        await self._queries.check_is_ours(start.run_id)
         durable = asyncio.wrap_future(
             self._journal.start(
                 start,

@@ -96,6 +96,8 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=default_data_dir)
     """Holds the journal, the store and W&B's files; one per host, on a local disk."""
+    store: str = Field(default="", repr=False)
+    """The store's URL, in which there may be a password; empty: `store.db` in `data_dir`."""
     listen: str = Field(default_factory=lambda: str(default_address()))
     """`unix:PATH`, or `HOST:PORT` on loopback."""
     wandb_mode: WandbMode = WandbMode.AUTO
@@ -171,8 +173,13 @@ class Settings(BaseSettings):
 
     @property
     def store_url(self) -> str:
-        """The store's database, for SQLAlchemy."""
-        return f"sqlite:///{self.data_dir / 'store.db'}"
+        """The store's database, for SQLAlchemy. Not for people: there may be a password in it."""
+        return self.store or f"sqlite:///{self.data_dir / 'store.db'}"
+
+    @property
+    def id_path(self) -> Path:
+        """Which sidecar this is; see `sidecar_id.py`."""
+        return self.data_dir / "sidecar-id"
 
     @property
     def blobs_dir(self) -> Path:

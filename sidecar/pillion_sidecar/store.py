@@ -1,7 +1,7 @@
 """The store: every run and every point, long-term. Here are its reads.
 
-One process writes (`sinks/store.py`), any number read, each call in one snapshot, so that nobody
-ever sees half a change. Readers open the file read-only. What is on disk: `store_tables.py`.
+One process writes to a file, and several to PostgreSQL (`sinks/store.py`); any number read, each
+call in one snapshot, so that nobody ever sees half a change. What is on disk: `store_tables.py`.
 """
 
 import functools
@@ -21,7 +21,6 @@ from pillion.process import ProcessIdentity
 from pillion.values import Value
 from pillion_sidecar.columns import NUMBER_KINDS, Logged, Numbers
 from pillion_sidecar.environment import Environment, GitState, Gpu, Package
-from pillion_sidecar.errors import DiskError
 from pillion_sidecar.records import (
     Alert,
     AlertLevel,
@@ -36,7 +35,7 @@ from pillion_sidecar.records import (
     TargetMode,
     WandbTarget,
 )
-from pillion_sidecar.store_database import open_for_reading
+from pillion_sidecar.store_database import cannot_read, open_for_reading
 from pillion_sidecar.store_figures import (
     FIGURES,
     Figures,
@@ -46,12 +45,15 @@ from pillion_sidecar.store_figures import (
     summary_of,
 )
 from pillion_sidecar.store_tables import (
+    EventKind,
     Metrics,
     alerts,
     chunks,
     columns,
     console,
+    events,
     from_blob,
+    is_there,
     readable,
     runs,
     segments,
@@ -94,7 +96,7 @@ class StoredRun:
     """The largest step; None before the first row."""
     lost_row_count: int
     cursor: Offset
-    """All journal entries of the run up to here are in the figures above."""
+    """All entries of the run in its owner's journal up to here are in the figures above."""
     explicit_summary: dict[str, Value] = field(default_factory=dict)
     """What was set explicitly, nothing else."""
     next_ordinal: int = 0
@@ -104,11 +106,22 @@ class StoredRun:
     use_case: str = ""
     definitions: tuple[MetricDefinition, ...] = ()
     wandb: WandbTarget = field(default_factory=WandbTarget)
+    owner: str = ""
+    """Which sidecar has written it, where several share the store; see `sidecar_id.py`."""
 
     @property
     def page_key(self) -> PageKey:
         """Where `Store.runs` goes on behind this run. It never changes."""
         return self.start_time_unix_nano, self.run_id
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that became of a run."""
+
+    kind: EventKind
+    text: str
+    time_unix_nano: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,14 +141,24 @@ class Series:
 class Store:
     """The reading end, safe for any thread. All reads may raise `DiskError`."""
 
-    def __init__(self, url: str) -> None:
-        """Open the store at a URL, `sqlite:///PATH`, which must exist.
+    def __init__(self, url: str, *, owner: str = "") -> None:
+        """Open the store, which must exist.
+
+        Args:
+            url: `sqlite:///PATH`, or `postgresql+psycopg://USER@HOST/DATABASE`.
+            owner: Whose cursors and artifacts are asked for; see `sidecar_id.py`.
 
         Raises:
             SettingsError: There is none, it is no store, or it is of a newer Pillion.
             DiskError: It cannot be read.
         """
-        self._engine = open_for_reading(url)
+        self._engine, self.owner = open_for_reading(url), owner
+
+    @property
+    def format(self) -> int:
+        """Of which format it was when it was opened."""
+        found: int = self._engine.get_execution_options()["store_format"]
+        return found
 
     def runs(
         self, project: str | None = None, *, limit: int = 100, before: PageKey | None = None
@@ -169,12 +192,20 @@ class Store:
         with self.snapshot() as connection:
             return connection.scalar(query) is not None
 
+    def owner_of(self, run_id: RunId) -> str | None:
+        """Tell whose run this is; None if it is not known here."""
+        with self.snapshot() as connection:
+            owner: str | None = connection.scalar(
+                sa.select(runs.c.owner).where(runs.c.run_id == run_id)
+            )
+        return owner
+
     def cursors(self, *, beyond: Offset) -> dict[RunId, tuple[Offset, int]]:
-        """Return each run whose cursor is beyond an offset: that, and its next row's ordinal."""
+        """Return each own run whose cursor is beyond an offset: that, its next row's ordinal."""
         query = (
             sa.select(runs.c.run_id, runs.c.cursor, sa.func.max(signatures.c.last_ordinal))
             .outerjoin(signatures)
-            .where(runs.c.cursor > beyond)
+            .where(runs.c.cursor > beyond, runs.c.owner == self.owner)
             .group_by(runs.c.run_id)
         )
         with self.snapshot() as connection:
@@ -239,7 +270,7 @@ class Store:
             through: Only what came up to this cursor of the run.
         """
         with self.snapshot() as connection:
-            if not sa.inspect(connection).has_table(console.name):
+            if not is_there(connection, console):
                 return  # no one has written to this store since it was of format 1
             query = console.select().where(console.c.run_id == run_id, console.c.number >= first)
             if through is not None:
@@ -251,7 +282,7 @@ class Store:
     def alerts(self, run_id: RunId) -> list[Alert]:
         """Return the run's latest alerts, as they came."""
         with self.snapshot() as connection:
-            if not sa.inspect(connection).has_table(alerts.name):
+            if not is_there(connection, alerts):
                 return []
             query = alerts.select().where(alerts.c.run_id == run_id).order_by(alerts.c.number)
             return [
@@ -259,17 +290,28 @@ class Store:
                 for row in connection.execute(query)
             ]
 
+    def events(self, run_id: RunId) -> list[Event]:
+        """Return what became of the run, as it came: the latest of it."""
+        with self.snapshot() as connection:
+            if not is_there(connection, events):
+                return []
+            query = events.select().where(events.c.run_id == run_id).order_by(events.c.number)
+            return [
+                Event(EventKind(row.kind), row.text, row.time_unix_nano)
+                for row in connection.execute(query)
+            ]
+
     def chunks(self, run_id: RunId) -> Generator[BlobChunk]:
         """Yield the pieces of the run's files that are not complete, as they came."""
         with self.snapshot() as connection:
-            if not sa.inspect(connection).has_table(chunks.name):
+            if not is_there(connection, chunks):
                 return
             query = chunks.select().where(chunks.c.run_id == run_id).order_by(chunks.c.chunk_id)
             for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
                 yield BlobChunk(row.sha256, row.offset_bytes, row.size_bytes, row.data)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the database."""
         self._engine.dispose()
 
     @contextmanager
@@ -279,7 +321,7 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise DiskError(f"The store cannot be read: {error.orig}. Check its disk.") from error
+            raise cannot_read(error) from error
 
 
 def _read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRun]:

@@ -17,6 +17,7 @@ from pillion_sidecar.store_tables import (
     artifact_files,
     artifact_runs,
     artifacts,
+    readable,
 )
 
 
@@ -33,21 +34,25 @@ class StoredArtifact:
 
 
 def has_artifacts(connection: sa.Connection) -> bool:
-    """Tell whether the store has these tables: no writer has opened one of format 2 since."""
-    return sa.inspect(connection).has_table(artifacts.name)
+    """Tell whether the store has these tables as they are read here: since format 4."""
+    return set(readable(connection, artifacts)) == set(artifacts.c)
 
 
-def id_of(connection: sa.Connection, project: str, name: str, version: str) -> int | None:
-    """Return the version that `v3`, or an alias, means; None if there is none."""
+def id_of(
+    connection: sa.Connection, *, owner: str, project: str, name: str, version: str
+) -> int | None:
+    """Return the version of an owner's that `v3`, or an alias, means; None if there is none."""
     number = version_number(version)
     if number is not None:
         query = sa.select(artifacts.c.artifact_id).where(
+            artifacts.c.owner == owner,
             artifacts.c.project == project,
             artifacts.c.name == name,
             artifacts.c.version == number,
         )
     else:
         query = sa.select(artifact_aliases.c.artifact_id).where(
+            artifact_aliases.c.owner == owner,
             artifact_aliases.c.project == project,
             artifact_aliases.c.name == name,
             artifact_aliases.c.alias == version,
@@ -56,23 +61,26 @@ def id_of(connection: sa.Connection, project: str, name: str, version: str) -> i
     return None if found is None else int(found)
 
 
-def projects_with(connection: sa.Connection, name: str) -> list[str]:
-    """Return the projects that have an artifact of this name."""
-    query = sa.select(artifacts.c.project).where(artifacts.c.name == name).distinct()
+def projects_with(connection: sa.Connection, owner: str, name: str) -> list[str]:
+    """Return the projects in which an owner has an artifact of this name."""
+    is_meant = (artifacts.c.owner == owner) & (artifacts.c.name == name)
+    query = sa.select(artifacts.c.project).where(is_meant).distinct()
     return list(connection.scalars(query.order_by(artifacts.c.project)))
 
 
 def find(
     connection: sa.Connection,
+    owner: str,
     *,
     project: str = "",
     name: str = "",
     run_id: str = "",
-    limit: int,
+    limit: int | None = None,
     before: int | None = None,
 ) -> list[StoredArtifact]:
-    """Return artifacts without their files, the latest first; empty: of all."""
-    query = artifacts.select().order_by(artifacts.c.artifact_id.desc()).limit(limit)
+    """Return an owner's artifacts without their files, the latest first; empty: of all."""
+    query = artifacts.select().where(artifacts.c.owner == owner)
+    query = query.order_by(artifacts.c.artifact_id.desc()).limit(limit)
     if project:
         query = query.where(artifacts.c.project == project)
     if name:
@@ -111,13 +119,13 @@ def file_of(connection: sa.Connection, artifact_id: int, name: str) -> ArtifactF
     return ArtifactFile(row.name, row.sha256, row.size_bytes, row.reference_uri)
 
 
-def known_versions(connection: sa.Connection) -> list[tuple[str, str, int, bytes]]:
-    """Return project, name, version and digest of all versions that are kept."""
+def known_versions(connection: sa.Connection, owner: str) -> list[tuple[str, str, int, bytes]]:
+    """Return project, name, version and digest of all versions of an owner that are kept."""
     if not has_artifacts(connection):
         return []
     query = sa.select(
         artifacts.c.project, artifacts.c.name, artifacts.c.version, artifacts.c.sha256
-    )
+    ).where(artifacts.c.owner == owner)
     return [(*row,) for row in connection.execute(query)]
 
 

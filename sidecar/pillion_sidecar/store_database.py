@@ -1,27 +1,24 @@
-"""How the store is opened, to read or to write, and brought up to date.
+"""How the store is opened, to read or to write, made, and brought up to date.
 
-Its tables: `store_tables.py`.
+It is a file of SQLite's (`store_sqlite.py`) or lies in PostgreSQL (`store_postgresql.py`). Its
+tables: `store_tables.py`; the way there from older ones: `store_migrations`.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from pillion_sidecar.errors import DiskError, SettingsError
-from pillion_sidecar.store_tables import ADDED, FORMAT, meta, metadata
+from pillion_sidecar import store_postgresql, store_sqlite
+from pillion_sidecar.errors import DiskError, SettingsError, SinkError
+from pillion_sidecar.store_tables import FORMAT, meta, metadata, store_version
 
-BUSY_TIMEOUT_S = 5.0
-"""How long an operation waits for a lock of SQLite's before it fails."""
-
-WAL_BYTES_MAX = 64 * 1024 * 1024
-"""To this size SQLite cuts its write-ahead log back after a burst."""
-
-_CODES_NO_RIGHTS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
-_IS_FORMAT = meta.c.key == "store_format"
+MIGRATIONS = Path(__file__).parent / "store_migrations"
+"""Where Alembic finds the steps."""
 
 
 def open_for_reading(url: str) -> sa.Engine:
@@ -31,138 +28,176 @@ def open_for_reading(url: str) -> sa.Engine:
         SettingsError: There is none, it is no store, or it is of a newer Pillion.
         DiskError: It cannot be read.
     """
-    path = _path(url)
-    if not path.exists():
-        raise SettingsError(
-            f"There is no store at {path}. Either nothing was logged yet, or the data directory "
-            "is another one; check the setting."
-        )
-    engine = _engine(url, lambda: _connect_read_only(path), "BEGIN")
-    _check_format(engine, path)
+    place = _Place(url)
+    if place.path is not None and not place.path.exists():
+        raise place.is_empty()
+    engine = place.engine(is_writing=False)
+    with place.opening(engine) as connection:
+        found = _format(connection)
+        if found is None:
+            raise place.is_empty() if _is_empty(connection) else place.is_foreign()
+        place.check(found)
+    engine.update_execution_options(store_format=found)
     return engine
 
 
 def open_for_writing(url: str) -> sa.Engine:
-    """Open the store for its one writer, and make it if there is none.
+    """Open the store to write to it, and make it if there is none.
 
-    A commit is on disk when it returns.
+    A commit is on disk when it returns. Into a file only one may write at a time.
 
     Raises:
         SettingsError: The place is wrong, it is no store, or it is of a newer Pillion.
         DiskError: It cannot be opened or made.
     """
-    path = _path(url)
-    engine = _engine(url, lambda: _connect_writable(path), "BEGIN IMMEDIATE")
-    try:
-        with engine.begin() as connection:
-            if not sa.inspect(connection).get_table_names():
-                metadata.create_all(connection)
-                connection.execute(meta.insert().values(key="store_format", value=str(FORMAT)))
-    except DBAPIError as error:
-        engine.dispose()
-        raise _cannot_open(path, error) from error
-    if _check_format(engine, path) < FORMAT:
-        _bring_up_to_date(engine, path)
+    place = _Place(url)
+    engine = place.engine(is_writing=True)
+    with place.opening(engine) as connection:
+        if place.path is None:
+            store_postgresql.hold_opening_lock(connection)
+        found = _format(connection)
+        if found is None:
+            if not _is_empty(connection):
+                raise place.is_foreign()
+            _make(connection)
+        elif place.check(found) < FORMAT:
+            _bring_up_to_date(connection, found)
     return engine
 
 
-def error_code(error: BaseException | None) -> int:
-    """Return SQLite's primary result code; 0 if the error is none of SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+def is_shared(url: str) -> bool:
+    """Tell whether other sidecars may write to a store: not if it is a file.
+
+    Raises:
+        SettingsError: This is no URL of a store.
+    """
+    return _Place(url).path is None
 
 
-def _path(url: str) -> Path:
-    try:
-        parsed = sa.make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is None or parsed.get_backend_name() != "sqlite" or not parsed.database:
-        raise SettingsError(
-            f"{url!r} is no URL of a store. Set one such as sqlite:////DIR/store.db."
+def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Begin an INSERT that may say what to do about a row that is there."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+
+
+def cannot_read(error: DBAPIError) -> DiskError:
+    """Say why a read failed."""
+    if isinstance(error.orig, sqlite3.Error):
+        return store_sqlite.cannot_read(error)
+    return store_postgresql.cannot_read(error)
+
+
+def cannot_write(error: DBAPIError) -> SinkError | DiskError:
+    """Say why a write failed, and whether it may pass."""
+    if isinstance(error.orig, sqlite3.Error):
+        return store_sqlite.cannot_write(error)
+    return store_postgresql.cannot_write(error)
+
+
+class _Place:
+    """Where a store is, as its URL says."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._url = sa.make_url(url)
+        except (ArgumentError, ValueError):  # what they say may hold the password
+            raise _is_no_url() from None
+        self.path: Path | None = None
+        """None: it is in PostgreSQL."""
+        if self._url.drivername in {"sqlite", "sqlite+pysqlite"} and self._url.database:
+            self.path = Path(self._url.database)
+        elif self._url.drivername not in {"postgresql", store_postgresql.DRIVER}:
+            raise _is_no_url()
+
+    def engine(self, *, is_writing: bool) -> sa.Engine:
+        if self.path is None:
+            return store_postgresql.engine_of(self._url, is_writing=is_writing)
+        return store_sqlite.engine_of(self.path, is_writing=is_writing)
+
+    @contextmanager
+    def opening(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """Look at a store, and make or change tables; what fails closes it."""
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except BaseException as error:
+            engine.dispose()
+            if isinstance(error, DBAPIError):
+                raise self._cannot_open(error) from error
+            raise
+
+    def check(self, found: int) -> int:
+        """Return a format that this version can open."""
+        if found > FORMAT:
+            raise SettingsError(
+                f"The store {self} is of format {found}, and this version knows {FORMAT}. "
+                "Use the newer Pillion that wrote it, or set another store."
+            )
+        return found
+
+    def is_empty(self) -> SettingsError:
+        return SettingsError(
+            f"There is no store at {self}. Either nothing was logged yet, or it is elsewhere; "
+            "check --data-dir and --store."
         )
-    return Path(parsed.database)
+
+    def is_foreign(self) -> SettingsError:
+        if self.path is not None:
+            return store_sqlite.not_a_store(self.path)
+        return SettingsError(
+            f"{self} has tables of something else, named as those of a store of Pillion's. Give "
+            "Pillion a database, or a schema, of its own."
+        )
+
+    def _cannot_open(self, error: DBAPIError) -> SettingsError | DiskError:
+        if self.path is None:
+            return store_postgresql.cannot_open(self._url, error)
+        return store_sqlite.cannot_open(self.path, error)
+
+    def __str__(self) -> str:
+        return store_postgresql.place_of(self._url) if self.path is None else str(self.path)
 
 
-def _engine(url: str, connect: Callable[[], sqlite3.Connection], begin: str) -> sa.Engine:
-    """Make an engine whose transactions really begin, which Python's sqlite3 leaves to chance."""
-    engine = sa.create_engine(url, creator=connect, poolclass=sa.QueuePool)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-    return engine
-
-
-def _connect(path: Path, parameters: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?{parameters}",
-        uri=True,
-        timeout=BUSY_TIMEOUT_S,
-        isolation_level=None,  # transactions are SQLAlchemy's
-        check_same_thread=False,  # its pool hands a connection to one thread at a time
+def _is_no_url() -> SettingsError:
+    return SettingsError(
+        "The setting `store` is no URL of a store. Set one such as sqlite:////DIR/store.db or "
+        f"{store_postgresql.DRIVER}://USER@HOST/DATABASE; in names and passwords write '@', ':' "
+        "and '/' as %40, %3A and %2F."
     )
 
 
-def _connect_writable(path: Path) -> sqlite3.Connection:
-    db = _connect(path, "mode=rwc")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
-    return db
+def _format(connection: sa.Connection) -> int | None:
+    """Return the format of a store; None if there is none."""
+    tables = sa.inspect(connection)
+    if tables.has_table(store_version.name):
+        found = connection.scalar(sa.select(store_version.c.version_num))
+    elif tables.has_table(meta.name):  # from before format 4
+        is_format = meta.c.key == "store_format"
+        found = connection.scalar(sa.select(meta.c.value).where(is_format))
+    else:
+        return None
+    return None if found is None else int(found)
 
 
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    db = _connect(path, "mode=ro")
-    try:
-        db.execute("SELECT 1 FROM sqlite_schema")
-    except sqlite3.OperationalError as error:
-        db.close()
-        # Where no log can be made and there is none, the file stands alone and still; SQLite has to
-        # be told so, or it insists on a log. The log of a writer that died can be read as it is.
-        if error_code(error) not in _CODES_NO_RIGHTS or Path(f"{path}-wal").exists():
-            raise
-        db = _connect(path, "mode=ro&immutable=1")
-    return db
+def _is_empty(connection: sa.Connection) -> bool:
+    """Tell whether tables can be made: in a file there is nothing else."""
+    names = set(sa.inspect(connection).get_table_names())
+    return not (names if connection.dialect.name == "sqlite" else names & metadata.tables.keys())
 
 
-def _check_format(engine: sa.Engine, path: Path) -> int:
-    try:
-        with engine.begin() as connection:
-            found = connection.scalar(sa.select(meta.c.value).where(_IS_FORMAT))
-    except DBAPIError as error:
-        engine.dispose()
-        raise _cannot_open(path, error) from error
-    if found is None or int(found) > FORMAT:
-        engine.dispose()
-        if found is None:
-            raise _not_a_store(path)
-        raise SettingsError(
-            f"The store {path} is of format {found}, and this version knows {FORMAT}. "
-            "Use the newer Pillion that wrote it, or set another data directory."
-        )
-    return int(found)
+def _make(connection: sa.Connection) -> None:
+    metadata.create_all(connection)
+    connection.execute(meta.insert().values(key="store_format", value="4"))
+    connection.execute(store_version.insert().values(version_num=f"{FORMAT:04}"))
 
 
-def _bring_up_to_date(engine: sa.Engine, path: Path) -> None:
-    try:
-        with engine.begin() as connection:
-            metadata.create_all(connection)  # those that there are stay as they are
-            for column in ADDED:
-                added = sa.schema.CreateColumn(column).compile(dialect=engine.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {added}")
-            connection.execute(meta.update().where(_IS_FORMAT).values(value=str(FORMAT)))
-    except DBAPIError as error:
-        engine.dispose()
-        raise _cannot_open(path, error) from error
+def _bring_up_to_date(connection: sa.Connection, found: int) -> None:
+    from alembic import command  # noqa: PLC0415 - it takes a while, and is needed once per store
+    from alembic.config import Config  # noqa: PLC0415 - as above
 
-
-def _cannot_open(path: Path, error: DBAPIError) -> SettingsError | DiskError:
-    code = error_code(error.orig)
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-        return _not_a_store(path)
-    if code in _CODES_NO_RIGHTS:
-        return SettingsError(
-            f"The store {path} cannot be opened: {error.orig}. Check the rights of its directory."
-        )
-    return DiskError(f"The store {path} cannot be opened: {error.orig}. Check its disk.")
-
-
-def _not_a_store(path: Path) -> SettingsError:
-    return SettingsError(f"{path} is not a store of Pillion's; move it away.")
+    if not sa.inspect(connection).has_table(store_version.name):
+        store_version.create(connection)
+        connection.execute(store_version.insert().values(version_num=f"{found:04}"))
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    command.upgrade(config, "head")

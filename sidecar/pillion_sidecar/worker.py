@@ -79,7 +79,8 @@ def _open_sink(setup: dict[str, Any]) -> Sink:
     if setup["sink"] == "store":
         from pillion_sidecar.sinks.store import StoreSink  # noqa: PLC0415
 
-        return StoreSink(setup["store_url"], Blobs(Path(setup["blobs_dir"])))
+        blobs = Blobs(Path(setup["blobs_dir"]))
+        return StoreSink(setup["store_url"], blobs, owner=setup["store_owner"])
     from pillion_sidecar.sinks.wandb import WandbSink  # noqa: PLC0415
 
     return WandbSink(
@@ -109,7 +110,8 @@ def _run(line: _Line) -> None:
         line.send({"failed": str(error)})
         raise
     is_store = setup["sink"] == "store"
-    store = None if is_store else lambda: Store(setup["store_url"])
+    url, owner = setup["store_url"], setup["store_owner"]
+    store = None if is_store else lambda: Store(url, owner=owner)
     try:
         courier = Courier(
             JournalReader(Path(setup["journal"])),

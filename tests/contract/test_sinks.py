@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from postgresql import PostgresqlServer
 
 from pillion._png import encode_png
 from pillion.process import process_identity
@@ -150,7 +151,7 @@ class MemoryHarness:
 
 
 class StoreHarness:
-    """Reads with the store's own reads."""
+    """Reads with the store's own reads; it is a file of SQLite's."""
 
     is_durable: ClassVar[bool] = True
     may_fall_back: ClassVar[bool] = False
@@ -158,11 +159,12 @@ class StoreHarness:
     comparable = staticmethod(repr)
 
     def __init__(self, directory: Path, _wait_until: WaitUntil) -> None:
-        self._url = f"sqlite:///{directory}/store.db"
+        self.url = f"sqlite:///{directory}/store.db"
+        self.blobs = Blobs(directory / "blobs")
 
     def open(self) -> Sink:
         """See `Harness`."""
-        return StoreSink(self._url)
+        return StoreSink(self.url, self.blobs)
 
     def settle(self, sink: Sink) -> None:
         """See `Harness`."""
@@ -170,7 +172,7 @@ class StoreHarness:
 
     def see(self, run_id: RunId) -> Seen:
         """See `Harness`."""
-        store = Store(self._url)
+        store = Store(self.url)
         run = store.run(run_id)
         assert run is not None
         seen = Seen(
@@ -190,6 +192,17 @@ class StoreHarness:
         )
         store.close()
         return seen
+
+
+class PostgresqlHarness(StoreHarness):
+    """The same in PostgreSQL, a schema per test."""
+
+    def __init__(self, directory: Path, wait_until: WaitUntil, server: PostgresqlServer) -> None:
+        super().__init__(directory, wait_until)
+        self.url = server.new_url()
+
+
+STORES = [StoreHarness, PostgresqlHarness]
 
 
 def as_json(value: Any) -> Any:
@@ -312,7 +325,7 @@ def without_wandbs_own(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if not k.startswith("_") and k != "global_step"}
 
 
-HARNESSES: list[type[Harness]] = [MemoryHarness, StoreHarness, WandbHarness]
+HARNESSES: list[type[Harness]] = [MemoryHarness, *STORES, WandbHarness]
 DURABLE = [harness for harness in HARNESSES if harness.is_durable]
 
 every_sink = pytest.mark.parametrize("harness_class", HARNESSES)
@@ -393,8 +406,15 @@ def surroundings() -> Iterator[None]:
 
 
 @pytest.fixture
-def harness(harness_class: type[Harness], tmp_path: Path, wait_until: WaitUntil) -> Harness:
+def harness(
+    harness_class: type[Harness],
+    tmp_path: Path,
+    wait_until: WaitUntil,
+    request: pytest.FixtureRequest,
+) -> Harness:
     """Set up the sink under test in a directory of its own."""
+    if issubclass(harness_class, PostgresqlHarness):
+        return harness_class(tmp_path, wait_until, request.getfixturevalue("postgresql"))
     return harness_class(tmp_path, wait_until)
 
 
@@ -745,7 +765,10 @@ def test_rich_values_come_back_in_their_rows(harness: Harness, delivery: Deliver
     assert harness.comparable(harness.see(RUN).rows) == harness.comparable(rows)
 
 
-def test_the_store_keeps_files_however_their_pieces_come(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harness_class", STORES)
+def test_the_store_keeps_files_however_their_pieces_come(
+    harness: StoreHarness, delivery: Delivery
+) -> None:
     """In one call or several, across a restart, twice; not what is otherwise than announced."""
     whole, parts, wrong, late = (bytes([n]) * 100_000 for n in range(4))
 
@@ -759,8 +782,7 @@ def test_the_store_keeps_files_however_their_pieces_come(tmp_path: Path) -> None
         path = blobs.path(hashlib.sha256(data).digest())
         return path.exists() and path.read_bytes() == data
 
-    harness, blobs = StoreHarness(tmp_path, lambda _: None), Blobs(tmp_path / "blobs")
-    delivery = Delivery(harness)
+    blobs = harness.blobs
     delivery.start(1, start_of())
     delivery.apply(RUN, 2, [*pieces(whole), *pieces(parts)[:1], *pieces(wrong, b"another")])
     delivery.apply(RUN, 3, [*pieces(parts)[:2], *pieces(late)[1:]])
@@ -772,11 +794,11 @@ def test_the_store_keeps_files_however_their_pieces_come(tmp_path: Path) -> None
     delivery.finish(6, finish_of())
     delivery.apply(RUN, 7, pieces(late)[:1])
     assert not has(late)
-    with closing(Store(f"sqlite:///{tmp_path}/store.db")) as store:
+    with closing(Store(harness.url)) as store:
         assert [len(chunk.data) for chunk in store.chunks(RUN)] == [40_000]
 
 
-SUMMARIZED = [StoreHarness, WandbHarness]
+SUMMARIZED = [*STORES, WandbHarness]
 
 
 @pytest.mark.parametrize("harness_class", SUMMARIZED)

@@ -33,6 +33,7 @@ CODES_BY_CLASS = {
 }
 CODES_BY_REASON = {
     "RUN_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "RUN_ELSEWHERE": grpc.StatusCode.ALREADY_EXISTS,
     "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "RECORD_UNSUPPORTED": grpc.StatusCode.UNIMPLEMENTED,
@@ -140,7 +141,7 @@ def test_every_class_has_a_code() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "kind"),
-    [(reason, kind) for reason, kinds in sorted(reasons_in_sources().items()) for kind in kinds],
+    sorted((reason, kind) for reason, kinds in reasons_in_sources().items() for kind in kinds),
 )
 def test_reason_decides_the_code(reason: str, kind: str) -> None:
     """Every reason in the sources gives the code that clients rely on."""

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pillion.process import ProcessIdentity
-from pillion_sidecar import store_database
+from pillion_sidecar import store_sqlite
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     ConfigUpdate,
@@ -337,7 +337,7 @@ def test_a_call_that_found_the_store_locked_counts_for_nothing_and_can_be_repeat
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It raises SinkError, and the same call takes effect once when the lock has gone."""
-    monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(store_sqlite, "BUSY_TIMEOUT_S", 0.0)
     files = Files(tmp_path)
     files.sink.start(Offset(1), start_of())
     with closing(sqlite3.connect(files.path, isolation_level=None)) as other:

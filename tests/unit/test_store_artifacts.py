@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from postgresql import PostgresqlServer
 
 from pillion_sidecar.artifact_records import Artifact, ArtifactFile, ArtifactUse
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.records import Environment, Offset, RunId, RunStart, WriterId
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
@@ -25,16 +27,19 @@ def version(number: int, *aliases: str) -> Artifact:
     )
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Tell where the store is."""
-    return f"sqlite:///{tmp_path}/store.db"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.db"
+    server: PostgresqlServer = request.getfixturevalue("postgresql")
+    return server.new_url()
 
 
 @pytest.fixture
-def sink(url: str) -> Iterator[StoreSink]:
+def sink(url: str, tmp_path: Path) -> Iterator[StoreSink]:
     """Open a store with two runs."""
-    with closing(StoreSink(url)) as sink:
+    with closing(StoreSink(url, Blobs(tmp_path))) as sink:
         for run_id in (MAKER, READER):
             start = RunStart(run_id, WriterId("w"), "p", "", "", "", (), "", {}, Environment(), 1)
             sink.start(Offset(1), start)
@@ -44,7 +49,8 @@ def sink(url: str) -> Iterator[StoreSink]:
 def read(url: str, reference: str) -> Artifact | None:
     """Read a version."""
     with closing(Store(url)) as store, store.snapshot() as connection:
-        artifact_id = id_of(connection, "p", *reference.split(":"))
+        name, version = reference.split(":")
+        artifact_id = id_of(connection, owner="", project="p", name=name, version=version)
         found = None if artifact_id is None else one(connection, artifact_id)
         return None if found is None else found.artifact
 
@@ -79,10 +85,10 @@ def test_a_use_means_the_version_of_its_time(
     sink.apply(MAKER, Offset(3), [version(1, "latest", "best")])
     sink.apply(READER, Offset(3), [ArtifactUse("elsewhere:v7", 3)])
     with closing(Store(url)) as store, store.snapshot() as connection:
-        artifact_id = id_of(connection, "p", "weights", "v0")
+        artifact_id = id_of(connection, owner="", project="p", name="weights", version="v0")
         assert artifact_id is not None
         assert readers(connection, artifact_id, 10) == [READER]
         uses = [use.artifact for use in links_of(connection, READER, Offset(9))]  # type: ignore[union-attr]
         assert uses == ["weights:v0", "elsewhere:v7"]
-        assert [each.artifact.version for each in find(connection, limit=10)] == [1, 0]
+        assert [each.artifact.version for each in find(connection, "", limit=10)] == [1, 0]
         assert len(links_of(connection, MAKER, Offset(2))) == 1

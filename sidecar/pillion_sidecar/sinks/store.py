@@ -3,9 +3,12 @@
 Each call is one transaction that changes data and cursor together, on disk when it returns. What
 lies at or before the cursor is in the store already and is ignored. How rows
 are laid down: `store_segments.py`.
+
+Others may write to the same store, each runs of its own: a run of another one is refused. That the
+cursor is still where it was left is part of each change, so nothing is written twice even if a
+former writer's last commit comes late.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from pillion.values import Value
 from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.blobs import Blobs
-from pillion_sidecar.errors import DiskError, SinkError
+from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
     Alert,
     BlobChunk,
@@ -40,16 +43,17 @@ from pillion_sidecar.sinks import News, Trouble
 from pillion_sidecar.sinks.store_artifacts import keep_artifact, keep_use
 from pillion_sidecar.sinks.store_chunks import ChunkWriter
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
-from pillion_sidecar.store_database import error_code, open_for_writing
-from pillion_sidecar.store_tables import alerts, console, runs
+from pillion_sidecar.store_database import cannot_write, insert, is_shared, open_for_writing
+from pillion_sidecar.store_tables import EventKind, alerts, console, events, runs
 
 ALERTS_MAX = 100
 """Of a run's alerts the latest are kept."""
+EVENTS_MAX = 1_000
+"""The same of its events."""
 DEFINITIONS_MAX = 1_000
 """Of one run; more are left out."""
 
 _RUNNING = {"state": RunState.RUNNING, "reason": "", "exit_code": None, "end_time_unix_nano": None}
-_CODES_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 
 
 @dataclass(slots=True)
@@ -68,12 +72,15 @@ class _Run:
 class StoreSink:
     """See `Sink`. The only one that writes to the store; for one thread."""
 
-    def __init__(self, url: str, blobs: Blobs | None = None) -> None:
-        """Open the store at a URL, `sqlite:///PATH`, or make it. Raises as `open_for_writing`.
+    def __init__(self, url: str, blobs: Blobs | None = None, *, owner: str = "") -> None:
+        """Open the store, or make it. Raises as `open_for_writing`.
 
-        Files of rows go to the blob store, by default one beside the database.
+        Args:
+            url: `sqlite:///PATH`, or `postgresql+psycopg://USER@HOST/DATABASE`.
+            blobs: Where files of rows go; None: beside the file.
+            owner: Whose runs these are, where several sidecars share the store.
         """
-        self._engine = open_for_writing(url)
+        self._engine, self._owner = open_for_writing(url), owner
         self._connection = self._engine.connect()
         self._runs: dict[RunId, _Run] = {}
         self._segments = SegmentWriter(self._connection)
@@ -84,9 +91,14 @@ class StoreSink:
         with self._transaction(start.run_id):
             run = self._remembered(start.run_id)
             if run is None:
-                self._connection.execute(runs.insert().values(_new_run(offset, start)))
+                self._insert(offset, start)
+                self._keep_event(start.run_id, offset, EventKind.STARTED, "", start.time_unix_nano)
             elif offset > run.cursor:
-                known = self._read(start.run_id, runs.c.tags, runs.c.config, runs.c.environment)
+                kept = (runs.c.tags, runs.c.config, runs.c.environment, runs.c.state)
+                known = self._read(start.run_id, *kept)
+                is_joined = known.state == RunState.RUNNING
+                kind = EventKind.JOINED if is_joined else EventKind.RESUMED
+                self._keep_event(start.run_id, offset, kind, "", start.time_unix_nano)
                 tags = list(dict.fromkeys([*known.tags, *start.tags]))
                 config = known.config | dict(start.config)
                 environment = known.environment
@@ -127,6 +139,8 @@ class StoreSink:
                 changes |= {"exit_code": finish.exit_code}
                 self._chunks.forget(run_id)
                 changes |= {"end_time_unix_nano": finish.time_unix_nano}
+                text = f"{finish.state.name} {finish.reason}".strip()
+                self._keep_event(run_id, offset, EventKind.ENDED, text, finish.time_unix_nano)
                 self._update(run_id, run, offset, **changes)
         self._runs.pop(run_id, None)
 
@@ -162,14 +176,29 @@ class StoreSink:
                 yield
         except BaseException as error:
             self._runs.pop(run_id, None)
+            self._segments.forget_ids()
             if isinstance(error, DBAPIError):
-                raise _failure(error) from error
+                raise cannot_write(error) from error
             raise
 
     def _figure(self, run_id: RunId, column: sa.Column[Any]) -> int:
         with self._transaction(run_id):
-            query = sa.select(column).where(runs.c.run_id == run_id)
-            return self._connection.scalar(query) or 0
+            return self._connection.scalar(sa.select(column).where(self._is_own(run_id))) or 0
+
+    def _is_own(self, run_id: RunId) -> sa.ColumnElement[bool]:
+        return (runs.c.run_id == run_id) & (runs.c.owner == self._owner)
+
+    def _insert(self, offset: Offset, start: RunStart) -> None:
+        new = _new_run(offset, start) | {"owner": self._owner}
+        insertion = insert(self._connection, runs).values(new).on_conflict_do_nothing()
+        if not self._connection.execute(insertion.returning(runs.c.run_id)).all():
+            query = sa.select(runs.c.owner).where(runs.c.run_id == start.run_id)
+            raise SinkError(
+                f"The store has a run {start.run_id} of another sidecar, "
+                f"{self._connection.scalar(query)}. What is logged here stays in the journal, and "
+                "goes to W&B; give the run another id.",
+                reason="RUN_ELSEWHERE",
+            )
 
     def _remembered(self, run_id: RunId) -> _Run | None:
         if run_id not in self._runs:
@@ -179,7 +208,7 @@ class StoreSink:
                 *(runs.c.cursor, runs.c.row_count, runs.c.last_step, runs.c.lost_row_count),
                 sa.select(next_number).where(of_run).scalar_subquery(),
             )
-            query = sa.select(*counters).where(runs.c.run_id == run_id)
+            query = sa.select(*counters).where(self._is_own(run_id))
             row = self._connection.execute(query).one_or_none()
             if row is None:
                 return None
@@ -233,31 +262,45 @@ class StoreSink:
         new = [record for record in records if isinstance(record, Alert)]
         if not new:
             return
-        of_run = alerts.c.run_id == run_id
-        last = self._connection.scalar(sa.select(sa.func.max(alerts.c.number)).where(of_run))
+        self._keep_latest(alerts, run_id, offset, [asdict(alert) for alert in new], ALERTS_MAX)
+
+    def _keep_event(
+        self, run_id: RunId, offset: Offset, kind: EventKind, text: str, time_unix_nano: int
+    ) -> None:
+        event = {"kind": kind, "text": text, "time_unix_nano": time_unix_nano}
+        self._keep_latest(events, run_id, offset, [event], EVENTS_MAX)
+
+    def _keep_latest(
+        self, table: sa.Table, run_id: RunId, offset: Offset, new: Sequence[Any], count_max: int
+    ) -> None:
+        """Number and add rows; only the latest of the run are kept."""
+        of_run = table.c.run_id == run_id
+        last = self._connection.scalar(sa.select(sa.func.max(table.c.number)).where(of_run))
         number = 0 if last is None else last + 1
         rows = [
-            {"run_id": run_id, "number": number + index, "cursor": offset} | asdict(alert)
-            for index, alert in enumerate(new)
+            {"run_id": run_id, "number": number + index, "cursor": offset} | fields
+            for index, fields in enumerate(new)
         ]
-        self._connection.execute(alerts.insert(), rows[-ALERTS_MAX:])
-        outdated = alerts.c.number < number + len(new) - ALERTS_MAX
-        self._connection.execute(alerts.delete().where(of_run, outdated))
+        self._connection.execute(table.insert(), rows[-count_max:])
+        outdated = table.c.number < number + len(new) - count_max
+        self._connection.execute(table.delete().where(of_run, outdated))
 
     def _keep_artifacts(self, run_id: RunId, offset: Offset, records: Iterable[Record]) -> None:
         for record in records:
             match record:
                 case Artifact():
-                    keep_artifact(self._connection, offset, record)
+                    keep_artifact(self._connection, self._owner, offset, record)
                 case ArtifactUse():
                     (project,) = self._read(run_id, runs.c.project)
-                    keep_use(self._connection, run_id, project, offset, record)
+                    place = (self._owner, project)
+                    keep_use(self._connection, run_id, place, offset, record)
 
     def _update(self, run_id: RunId, run: _Run, offset: Offset, **changes: Any) -> None:
+        is_as_known = self._is_own(run_id) & (runs.c.cursor == run.cursor)
         run.cursor = offset
-        self._connection.execute(
+        updated = self._connection.execute(
             runs.update()
-            .where(runs.c.run_id == run_id)
+            .where(is_as_known)
             .values(
                 cursor=offset,
                 row_count=run.row_count,
@@ -266,9 +309,15 @@ class StoreSink:
                 **changes,
             )
         )
+        if not updated.rowcount:
+            raise SinkError(
+                f"Somebody else has written to run {run_id} meanwhile; it is looked up again.",
+                reason="STORE_BUSY",
+            )
 
 
 def _blobs_beside(url: str) -> Blobs:
+    assert not is_shared(url), "there is nothing beside PostgreSQL"
     return Blobs(Path(sa.make_url(url).database or "").parent / "blobs")
 
 
@@ -306,13 +355,3 @@ def _with_definitions(
         if definition.name in by_name or len(by_name) < DEFINITIONS_MAX:
             by_name[definition.name] = asdict(definition)
     return list(by_name.values())
-
-
-def _failure(error: DBAPIError) -> SinkError | DiskError:
-    if error_code(error.orig) in _CODES_PASSING:
-        return SinkError(
-            f"The store took nothing now: {error.orig}. It is tried again; free some room if the "
-            "disk is full, or end what else writes to the store.",
-            reason="STORE_BUSY",
-        )
-    return DiskError(f"The store could not be written: {error.orig}. Check its disk.")

@@ -6,12 +6,12 @@ Only what is said of files is here; their bytes are in the blob store, for all s
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from pillion.artifact_names import version_number
 from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.store_artifacts import id_of
+from pillion_sidecar.store_database import insert
 from pillion_sidecar.store_tables import (
     artifact_aliases,
     artifact_files,
@@ -21,12 +21,14 @@ from pillion_sidecar.store_tables import (
 )
 
 
-def keep_artifact(connection: sa.Connection, offset: Offset, artifact: Artifact) -> None:
+def keep_artifact(
+    connection: sa.Connection, owner: str, offset: Offset, artifact: Artifact
+) -> None:
     """Keep a version. Of one that is known, metadata and description are taken anew if given."""
-    place = (artifact.project, artifact.name)
-    artifact_id = id_of(connection, *place, artifact.version_name)
+    place = {"owner": owner, "project": artifact.project, "name": artifact.name}
+    artifact_id = id_of(connection, version=artifact.version_name, **place)
     if artifact_id is None:
-        new = artifacts.insert().values(_row(artifact)).returning(artifacts.c.artifact_id)
+        new = artifacts.insert().values(_row(artifact) | place).returning(artifacts.c.artifact_id)
         artifact_id = int(connection.execute(new).scalar_one())
         connection.execute(
             artifact_files.insert(),
@@ -47,23 +49,39 @@ def keep_artifact(connection: sa.Connection, offset: Offset, artifact: Artifact)
             of_version = artifacts.c.artifact_id == artifact_id
             connection.execute(artifacts.update().where(of_version).values(changes))
     for alias in artifact.aliases:
-        moved = insert(artifact_aliases).values((*place, alias, artifact_id))
+        named = {"alias": alias, "artifact_id": artifact_id}
+        moved = insert(connection, artifact_aliases).values(place | named)
         moved = moved.on_conflict_do_update(
-            index_elements=["project", "name", "alias"], set_={"artifact_id": artifact_id}
+            index_elements=list(artifact_aliases.primary_key), set_={"artifact_id": artifact_id}
         )
         connection.execute(moved)
     reference = f"{artifact.name}:{artifact.version_name}"
     time = artifact.time_unix_nano
     _link(connection, RunId(artifact.run_id), reference, artifact_id, offset, time, is_maker=True)
-    _complete_uses(connection, artifact, artifact_id)
+    _complete_uses(connection, owner, artifact, artifact_id)
 
 
 def keep_use(
-    connection: sa.Connection, run_id: RunId, project: str, offset: Offset, use: ArtifactUse
+    connection: sa.Connection,
+    run_id: RunId,
+    place: tuple[str, str],
+    offset: Offset,
+    use: ArtifactUse,
 ) -> None:
-    """Keep that a run reads an artifact: the version that the name means now."""
+    """Keep that a run reads an artifact: the version that the name means now.
+
+    Args:
+        connection: Whose transaction it is.
+        run_id: The run.
+        place: Its owner and project.
+        offset: The run's cursor.
+        use: What it reads.
+    """
     name, _, version = use.artifact.partition(":")
-    artifact_id = id_of(connection, project, name, version or "latest")
+    owner, project = place
+    artifact_id = id_of(
+        connection, owner=owner, project=project, name=name, version=version or "latest"
+    )
     reference = use.artifact
     if artifact_id is not None and version_number(version) is None:
         query = sa.select(artifacts.c.version).where(artifacts.c.artifact_id == artifact_id)
@@ -72,21 +90,26 @@ def keep_use(
     _link(connection, run_id, reference, artifact_id, offset, time, is_maker=False)
 
 
-def _complete_uses(connection: sa.Connection, artifact: Artifact, artifact_id: int) -> None:
+def _complete_uses(
+    connection: sa.Connection, owner: str, artifact: Artifact, artifact_id: int
+) -> None:
     """Say of uses that came here before this version that they mean it: runs come in any order."""
     names = [*artifact.aliases, artifact.version_name]
     open_uses = (
         artifact_runs.c.artifact_id.is_(None),
         artifact_runs.c.reference.in_([f"{artifact.name}:{name}" for name in names]),
         artifact_runs.c.run_id.in_(
-            sa.select(runs.c.run_id).where(runs.c.project == artifact.project)
+            sa.select(runs.c.run_id).where(
+                runs.c.owner == owner, runs.c.project == artifact.project
+            )
         ),
     )
-    meant = {"artifact_id": artifact_id, "reference": f"{artifact.name}:{artifact.version_name}"}
+    uses = connection.execute(artifact_runs.delete().where(*open_uses).returning(artifact_runs))
+    reference = f"{artifact.name}:{artifact.version_name}"
     # A run that has read it under two names has one row for it in the end.
-    connection.execute(
-        artifact_runs.update().where(*open_uses).values(meant).prefix_with("OR REPLACE")
-    )
+    for use in sorted(uses.all(), key=lambda use: -use.cursor):
+        place = (RunId(use.run_id), reference, artifact_id, use.cursor, use.time_unix_nano)
+        _link(connection, *place, is_maker=False)
 
 
 def _link(
@@ -99,7 +122,7 @@ def _link(
     *,
     is_maker: bool,
 ) -> None:
-    link = insert(artifact_runs).values(
+    link = insert(connection, artifact_runs).values(
         run_id=run_id,
         is_maker=is_maker,
         reference=reference,
@@ -112,8 +135,6 @@ def _link(
 
 def _row(artifact: Artifact) -> dict[str, Any]:
     return {
-        "project": artifact.project,
-        "name": artifact.name,
         "version": artifact.version,
         "type": artifact.type,
         "sha256": artifact.sha256,

@@ -5,8 +5,9 @@ when a signature's small segments and the new rows reach `SEGMENT_ROWS` together
 full segment. So every row is written at most twice, and only a signature's last segments are small.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,9 +18,11 @@ from pillion_sidecar.columns import NUMBER_KINDS, kind_of
 from pillion_sidecar.records import Frame, RunId
 from pillion_sidecar.store_figures import FIGURES, Figures, figures_of, merged, no_figures
 from pillion_sidecar.store_tables import (
+    SEGMENT_IDS,
     Metrics,
     columns,
     from_blob,
+    segment_ids,
     segments,
     signatures,
     to_blob,
@@ -79,9 +82,12 @@ class SegmentWriter:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        with connection.begin():
-            last_id = connection.scalar(sa.select(sa.func.max(segments.c.segment_id)))
-        self._next_segment_id = (last_id or 0) + 1
+        self._ids: Iterator[int] = iter(())
+        """Those that no segment has had; larger than all that a segment of this writer has."""
+
+    def forget_ids(self) -> None:
+        """Take others from now on: those of another writer may be larger by now."""
+        self._ids = iter(())
 
     def tails(self, run_id: RunId) -> Tails:
         """Read what `append` has to know of a run."""
@@ -136,8 +142,7 @@ class SegmentWriter:
             for (_, kind), data in zip(metrics, segment.columns, strict=True)
         ]
         tail.figures = merged(tail.figures, np.array(new).reshape(-1, FIGURES))
-        segment_id = self._next_segment_id
-        self._next_segment_id += 1
+        segment_id = self._next_id()
         if tail.row_count + len(segment) < SEGMENT_ROWS:
             tail.first_segment_id = tail.first_segment_id or segment_id
             tail.row_count += len(segment)
@@ -149,6 +154,20 @@ class SegmentWriter:
             place = {"segment_id": segment_id, "position": position}
             inserts.columns.append(place | _column_row(kind, data))
         inserts.last_rows.append(_last_row(tail, metrics, frames[-1]))
+
+    def _next_id(self) -> int:
+        segment_id = next(self._ids, None)
+        if segment_id is None:
+            self._ids = self._more_ids()
+            segment_id = next(self._ids)
+        return segment_id
+
+    def _more_ids(self) -> Iterator[int]:
+        if self._connection.dialect.name == "sqlite":  # where nobody else writes
+            last_id = self._connection.scalar(sa.select(sa.func.max(segments.c.segment_id)))
+            return count((last_id or 0) + 1)
+        first_id: int = self._connection.scalars(sa.select(segment_ids.next_value())).one()
+        return iter(range(first_id, first_id + SEGMENT_IDS))
 
     def _insert_signature(self, run_id: RunId, metrics: Metrics) -> int:
         new = {"run_id": run_id, "metrics": metrics, "last_ordinal": -1, "last_values": []}

@@ -1,0 +1,1 @@
+"""A step per format. See `pillion_sidecar.store_migrations`."""
