@@ -192,10 +192,10 @@ def test_a_throttled_run_waits_as_it_is_told_and_no_other_does(
     run_python: Callable[..., Any],
     wait_until: Callable[..., Any],
 ) -> None:
-    """As the server counts: none comes before it may, and others come meanwhile."""
+    """As the server counts: none comes before it may. Others do, also to an oddly named project."""
     until_told = """
 import sys, threading, pillion
-run, told = pillion.init(id="other", project="demo", quiet=True), threading.Event()
+run, told = pillion.init(id="other", project="de/mo?", quiet=True), threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
 while not told.wait(0.05): run.log({"loss": 1.0})
 run.finish()
@@ -213,7 +213,7 @@ run.finish()
     refused_s, again_s = posts_s[:2]
     assert again_s - refused_s >= 2
     assert any(refused_s < post_s < again_s for post_s in others_s)
-    rows = server.run("demo", "other").rows
+    rows = server.run("de-mo-", "other").rows
     assert [row["_step"] for row in rows] == [*range(len(rows))]
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -133,7 +134,9 @@ class WandbSink:
         known = self._commands.start(start, is_open=anew or run_id in self._live)
         if known is None:
             return
-        start = known
+        # Before anything is asked of the server: it has the run under the name that the SDK takes.
+        project = known.project.translate(_PROJECT_CHARACTERS)[:PROJECT_LENGTH_MAX]
+        start = replace(known, project=project)
         with self._starting_over(run_id):
             run = self._live.get(run_id)
             if run is None and start.wandb.mode is TargetMode.ONLINE:
@@ -402,7 +405,7 @@ class WandbSink:
         return self._wandb.init(
             id=start.run_id,
             entity=entity,
-            project=project.translate(_PROJECT_CHARACTERS)[:PROJECT_LENGTH_MAX],
+            project=project,
             name=start.name,
             group=start.group or None,
             job_type=start.job_type or None,
