@@ -261,6 +261,13 @@ def _sidecar(settings: Settings) -> Iterator[Finding]:
         yield _ok("data", status.sentence)
     else:
         yield _warn("data", status.sentence, "pillion status")
+    if status.wandb.enabled and status.wandb.problem:
+        yield _warn("W&B", status.wandb.problem, "pillion configure")
+    for credential in status.wandb.credentials:
+        if credential.problem and credential.name != status.wandb.credential:
+            yield _warn(
+                f"W&B ({credential.name or 'default'})", credential.problem, "pillion status"
+            )
     for worker in status.workers:
         if worker.last_error:
             name = f"worker of {people_name(worker.sink)}"
@@ -302,11 +309,13 @@ def _spool() -> Iterator[Finding]:
 
 
 def _leftovers(settings: Settings) -> Iterator[Finding]:
-    partial = settings.wandb_dir / "partial"
-    if settings.wandb_mode is WandbMode.DISABLED and partial.exists() and any(partial.iterdir()):
-        step = "they are of no use while W&B is disabled; the journal or the store has their rows"
-        count = count_text(sum(1 for _ in partial.iterdir()), "unfinished folder")
-        yield _warn("leftovers", f"{count} of W&B in {partial}", step)
+    for partial in (directory / "partial" for directory in settings.wandb_dirs):
+        if settings.wandb_mode is not WandbMode.DISABLED or not partial.exists():
+            continue
+        if found := len([*partial.iterdir()]):
+            step = "they are of no use while W&B is disabled; journal or store have their rows"
+            count = count_text(found, "unfinished folder")
+            yield _warn("leftovers", f"{count} of W&B in {partial}", step)
     damaged = sorted(settings.data_dir.glob("*damaged*"))
     if damaged:
         step = "`pillion status` tells what was dropped; delete them when nobody needs them"

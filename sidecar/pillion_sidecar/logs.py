@@ -14,18 +14,23 @@ unforeseen exception shown, which may quote them: its type and where it was rais
 
 import json
 import logging
+import os
 import re
 import sqlite3
 import sys
 import time
 import traceback
 from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 REPEATS_KEPT_MAX = 1024
 """So many different failures are counted; beyond, that which was silent longest is forgotten."""
 REPEAT_FORGOTTEN_S = 600.0
 """A failure that was silent for so long is news again."""
+FILE_BYTES_MAX = 16 * 1024 * 1024
+"""Of a log that is a file; then the older half goes."""
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f]+")
@@ -39,6 +44,18 @@ def configure(form: str = "text", level: str = "info") -> None:
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(Repeats())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def cut(path: Path) -> None:
+    """Leave the latter half of a log file that has grown too large. Who appends to it goes on."""
+    with suppress(OSError), path.open("r+b") as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        if size_bytes > FILE_BYTES_MAX:
+            file.seek(size_bytes - FILE_BYTES_MAX // 2)
+            latter = file.read().partition(b"\n")[2]
+            file.seek(0)
+            file.write(latter)
+            file.truncate()
 
 
 class TextFormatter(logging.Formatter):

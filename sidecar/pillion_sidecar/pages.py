@@ -20,8 +20,11 @@ class Pages:
         """Read what is known; a line that is torn is passed by."""
         self._path = path
         self._urls: dict[str, str] = {}
+        self._is_torn = False
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8")
+            self._is_torn = bool(text) and not text.endswith("\n")
+            for line in text.splitlines():
                 try:
                     self._urls.update(json.loads(line))
                 except ValueError:
@@ -32,7 +35,8 @@ class Pages:
         if self._urls.get(run_id) != url:
             self._urls[run_id] = url
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({run_id: url}) + "\n")
+                file.write("\n" * self._is_torn + json.dumps({run_id: url}) + "\n")
+            self._is_torn = False
 
     def show(self, runs: Sequence[run_pb2.Run]) -> None:
         """Put their URLs into runs."""

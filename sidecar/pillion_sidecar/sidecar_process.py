@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pillion_sidecar import logs
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import SettingsError
 from pillion_sidecar.server import EXIT_HELD
@@ -72,6 +73,7 @@ def start_sidecar(
     log_path = log_path_of(settings)
     try:
         log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs.cut(log_path)
         log_file = log_path.open("ab")
     except OSError as error:
         raise SettingsError(f"{log_path} cannot be written: {error.strerror}") from error

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pillion_sidecar import logs
+
 RESTART_MIN_S, RESTART_MAX_S = 0.1, 5.0
 """Pauses before a restart: once what kills a worker has ended, it works again within seconds."""
 STABLE_S = 60.0
@@ -32,6 +34,8 @@ BEATS_MISSED_MAX = 24
 """A worker that stays silent for so many intervals is frozen: two minutes, where the longest call
 of a sink takes half a minute. Counted and not timed, so that a sidecar that was itself stopped
 takes no worker for frozen."""
+LOG_LOOK_INTERVAL = 1000
+"""So many messages of a worker lie between two looks at the size of its log."""
 END_WAIT_S = 5.0
 """How long a worker that was told to go may take."""
 
@@ -165,6 +169,7 @@ class Supervisor:
         self._has_said_why = False
         self._on_start()
         self._log_path.parent.mkdir(mode=0o700, exist_ok=True)
+        await asyncio.to_thread(logs.cut, self._log_path)
         ours, theirs = socket.socketpair()
         with theirs, self._log_path.open("ab") as log_file:
             process = self._process = _spawn(theirs, log_file)
@@ -188,7 +193,7 @@ class Supervisor:
 
     async def _listen(self, reader: asyncio.StreamReader) -> bool:
         """Take in what the process says until it ends; tell whether it has frozen instead."""
-        missed_count = 0
+        missed_count = message_count = 0
         while missed_count < BEATS_MISSED_MAX:
             try:
                 async with asyncio.timeout(BEAT_INTERVAL_S):
@@ -201,6 +206,9 @@ class Supervisor:
             if not line:
                 return False
             missed_count = 0
+            message_count += 1
+            if message_count % LOG_LOOK_INTERVAL == 0:
+                await asyncio.to_thread(logs.cut, self._log_path)
             self._on_message(json.loads(line))
         return True
 

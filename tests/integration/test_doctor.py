@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from processes import environment
 
+import pillion
+
 
 class Doctor:
     """The command, on one set-up."""
@@ -73,6 +75,21 @@ def test_all_is_well_beside_a_sidecar(doctor: Doctor, make_sidecar: Callable[...
     assert doctor.findings("journal")[0][1].startswith("format 3")
 
 
+def test_what_keeps_any_key_of_wandb_is_told(
+    doctor: Doctor, make_sidecar: Callable[..., Any]
+) -> None:
+    """Of the one in use, and of others that runs are bound to."""
+    sidecar = make_sidecar("--wandb-mode", "online")
+    doctor.address, doctor.data_dir = sidecar.address, sidecar.data_dir
+    nowhere = {"credential": "crew", "base_url": "http://127.0.0.1:9", "api_key": "k" * 40}
+    pillion.configure(address=sidecar.address, **nowhere)
+    pillion.configure(address=sidecar.address, credential="")
+    ((verdict, found, _),) = doctor.findings("W&B")
+    assert (verdict, "There is no W&B key" in found) == ("warn", True)
+    ((verdict, found, _),) = doctor.findings("W&B (crew)")
+    assert (verdict, "does not answer" in found) == ("warn", True)
+
+
 def test_a_data_directory_that_others_can_write_is_told(doctor: Doctor) -> None:
     """With the command that mends it; the exit code is for scripts."""
     doctor.data_dir.mkdir(mode=0o777)
@@ -131,13 +148,15 @@ def test_secrets_are_not_shown(doctor: Doctor) -> None:
 
 def test_leftovers_are_told(doctor: Doctor) -> None:
     """Damaged files that were kept, and W&B's unfinished folders where W&B is disabled."""
-    (doctor.data_dir / "wandb" / "partial" / "x").mkdir(parents=True)
+    for name in ("wandb", "wandb-crew"):
+        (doctor.data_dir / name / "partial" / "x").mkdir(parents=True)
     doctor.data_dir.chmod(0o700)
     (doctor.data_dir / "journal.db-damaged").touch()
     doctor.variables |= {"PILLION_WANDB_MODE": "disabled"}
     found = [text for _, text, _ in doctor.findings("leftovers")]
     assert "1 unfinished folder" in found[0]
-    assert "journal.db-damaged" in found[1]
+    assert "wandb-crew" in found[1]
+    assert "journal.db-damaged" in found[2]
 
 
 def test_a_disk_without_room_is_told(doctor: Doctor) -> None:

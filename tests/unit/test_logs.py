@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +156,24 @@ def test_configure_decides_form_and_level(
     log.warning("but this", extra={"count": 2})
     (line,) = stderr.getvalue().splitlines()
     assert json.loads(line)["count"] == 2
+
+
+def test_a_log_that_has_grown_too_large_loses_its_older_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whole lines; who has it open goes on behind the rest. A smaller one stays as it is."""
+    monkeypatch.setattr(logs, "FILE_BYTES_MAX", 1000)
+    path = tmp_path / "worker.log"
+    logs.cut(path)
+    with path.open("ab", buffering=0) as file:
+        for number in range(100):
+            file.write(b"line %03d\n" % number)
+        logs.cut(path)
+        assert path.stat().st_size == 900
+        file.write(b"x" * 101 + b"\n")
+        logs.cut(path)
+        file.write(b"last\n")
+    lines = path.read_bytes().splitlines()
+    assert lines[0].startswith(b"line 0")
+    assert lines[-3:] == [b"line 099", b"x" * 101, b"last"]
+    assert path.stat().st_size < 510

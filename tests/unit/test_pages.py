@@ -23,6 +23,10 @@ def test_pages_outlive_the_process(tmp_path: Path) -> None:
     shown = runs("a", "b")
     Pages(tmp_path / "pages.jsonl").show(shown)
     assert [run.url for run in shown] == ["https://w/e/q/runs/a", ""]
+    Pages(tmp_path / "pages.jsonl").add("c", "https://w/e/p/runs/c")
+    (run,) = runs("c")
+    Pages(tmp_path / "pages.jsonl").show([run])
+    assert run.url == "https://w/e/p/runs/c"
 
 
 def test_a_comparison_has_a_page_for_two_to_five_runs_of_one_project(tmp_path: Path) -> None:
