@@ -19,8 +19,10 @@ help:  ## Show this.
 demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one sidecar, and compare them.
 	@$(BIN)/pillion demo $(ARGS)
 
+# One more than there are cores, since many tests wait: for timeouts, for a server, for a sync.
+TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
 test: system .venv/installed .venv-oldest/installed $(BUF)  ## Run the whole test suite.
-	$(BIN)/pytest --numprocesses auto --dist loadscope $(ARGS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, types, imports, generated code, unit and contract tests.
 	$(BIN)/ruff format --check $(CODE)
