@@ -6,14 +6,7 @@ from dataclasses import replace
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion.v1 import run_pb2, telemetry_service_pb2
-from pillion.values import to_any_value, to_key_values
-from pillion_sidecar.compare import (
-    Comparison,
-    ConfigDifference,
-    MetricComparison,
-    check_run_ids,
-    compare,
-)
+from pillion.values import to_key_values
 from pillion_sidecar.environment import encode_environment
 from pillion_sidecar.errors import PeerError, StateError
 from pillion_sidecar.records import RunId, encode_alert, encode_definition, encode_target
@@ -44,21 +37,11 @@ def get_run(
     store: Store, request: telemetry_service_pb2.GetRunRequest
 ) -> telemetry_service_pb2.GetRunResponse:
     """Answer `GetRun`."""
-    run = _run(store, request.run_id)
+    run = find_run(store, request.run_id)
     message = run_message(run)
     message.environment.CopyFrom(encode_environment(run.environment))
     message.alerts.extend(map(encode_alert, reversed(store.alerts(run.run_id))))
     return telemetry_service_pb2.GetRunResponse(run=message)
-
-
-def compare_runs(
-    store: Store, request: telemetry_service_pb2.CompareRequest
-) -> telemetry_service_pb2.CompareResponse:
-    """Answer `Compare`."""
-    check_run_ids(list(request.run_ids))
-    runs = [_run(store, run_id) for run_id in request.run_ids]
-    series = {run.run_id: store.read_series(run.run_id) for run in runs}
-    return _compare_message(compare(runs, series, request.metric))
 
 
 def run_message(run: StoredRun) -> run_pb2.Run:
@@ -90,53 +73,8 @@ def run_message(run: StoredRun) -> run_pb2.Run:
     )
 
 
-def _compare_message(comparison: Comparison) -> telemetry_service_pb2.CompareResponse:
-    return telemetry_service_pb2.CompareResponse(
-        runs=map(run_message, comparison.runs),
-        metrics=map(_metric_message, comparison.metrics),
-        metric=comparison.metric or "",
-        best_run_id=comparison.best_run_id or "",
-        config_differences=map(_difference_message, comparison.config_differences),
-        config_difference_count=comparison.config_difference_count,
-    )
-
-
-def _metric_message(metric: MetricComparison) -> run_pb2.MetricComparison:
-    return run_pb2.MetricComparison(
-        key=metric.key,
-        direction=run_pb2.Direction.Name(metric.direction),
-        best_run_id=metric.best_run_id or "",
-        statistics=[
-            run_pb2.MetricStatistics(
-                run_id=one.run_id,
-                point_count=one.point_count,
-                nan_count=one.nan_count,
-                first=one.first,
-                last=one.last,
-                min=one.min,
-                max=one.max,
-                mean=one.mean,
-                best=one.best,
-                best_step=one.best_step,
-            )
-            for one in metric.statistics
-        ],
-    )
-
-
-def _difference_message(difference: ConfigDifference) -> run_pb2.ConfigDifference:
-    return run_pb2.ConfigDifference(
-        key=difference.key,
-        settings=[
-            run_pb2.ConfigSetting(
-                run_id=setting.run_id, value=to_any_value(setting.value) if setting.is_set else None
-            )
-            for setting in difference.settings
-        ],
-    )
-
-
-def _run(store: Store, run_id: str) -> StoredRun:
+def find_run(store: Store, run_id: str) -> StoredRun:
+    """Return a run; raise StateError if there is none."""
     run = store.run(check_run_id(run_id))
     if run is None:
         raise StateError(

@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from pillion.address import Address, AddressError
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
-from pillion_sidecar import answers, artifact_answers, metric_answers
+from pillion_sidecar import answers, artifact_answers, comparison_answers, metric_answers
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.pages import Pages
@@ -99,7 +99,7 @@ class Asker:
         """Ask `Compare`."""
         if self.is_sidecar:
             return self._call("Compare", request, pb2.CompareResponse)
-        response = self._read(lambda store: answers.compare_runs(store, request))
+        response = self._read(lambda store: comparison_answers.compare_runs(store, request))
         pages = Pages(self._settings.pages_path)
         pages.show(response.runs)
         response.url = pages.comparison_url(response.runs)

@@ -20,7 +20,15 @@ from rich.progress import Progress as ProgressBar
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import cli_artifacts, cli_runs, logs, rendering, spooled_files, waiting
+from pillion_sidecar import (
+    cli_artifacts,
+    cli_compare,
+    cli_runs,
+    logs,
+    rendering,
+    spooled_files,
+    waiting,
+)
 from pillion_sidecar.cli_common import (
     DataDir,
     Json,
@@ -64,6 +72,8 @@ spool_app = typer.Typer(
 app.add_typer(spool_app, name="spool")
 app.add_typer(cli_artifacts.app, name="artifacts")
 app.command()(cli_artifacts.gc)
+app.command()(cli_compare.compare)
+app.command()(cli_compare.diff)
 app.command()(configure)
 app.command("show")(cli_runs.show_run)
 app.command()(cli_runs.update)
@@ -321,22 +331,6 @@ def runs(
         {"runs": [rendering.run_json(run) for run in response.runs]},
         as_json=as_json,
     )
-
-
-@app.command()
-def compare(
-    run_ids: Annotated[list[str], typer.Argument(help="2 to 10 runs.", metavar="RUN...")],
-    metric: Annotated[str, typer.Option(help="Decides which is best.")] = "",
-    address: Listen = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Compare runs: metrics, the best one, what differs in config. Works without a sidecar too."""
-    with asking(address, data_dir) as ask:
-        response = ask.compare(pb2.CompareRequest(run_ids=run_ids, metric=metric))
-    show(rendering.comparison_view(response), rendering.comparison_json(response), as_json=as_json)
-    if not as_json:
-        print("\n" + rendering.best_sentence(response))
 
 
 @app.command()

@@ -1,91 +1,55 @@
-"""The comparison of runs: figures per metric, the best run, differences of config. Pure functions.
+"""The comparison of runs: figures per metric, the best run, groups, differences, costs.
 
-What is better. A metric's name says it: of the words in its last two parts (split at `/`; words at
-everything that is neither letter nor digit) the last one known here decides. `eval/loss` and
-`loss/train` are losses, `eval_accuracy` and `f1-macro` accuracies, anything `per_second` a
-throughput; `lossless_ratio` holds no such word, `loss_scale` and `reward/std` end in one that says
-nothing. Where the direction is not known, no run is best.
-
-Figures. NaN is counted and left out of every figure; the infinities take part. First and last go by
-ordinal. The mean is taken in float64; of both infinities there is none. The best value is the least
-or the largest, and its step the first, by ordinal, at which it was reached. Integers and booleans
-are compared exactly, then given as doubles.
+Pure functions; what they are given was read from the store.
 
 The best run has the best of the runs' best values; between equal ones, and so between steps too,
 the run asked for earlier wins. The metric that decides over all is the one asked for, or else the
 first of `eval/loss`, `train/loss`, `loss` and then all others by name that every run has and whose
 direction is known. If it leaves no run best, there is none: no other metric takes its place.
 
-Config. Nested keys are joined by `.` (of two that then read the same the later stands), lists are
-compared as a whole. As in what trainers do with it, 1 equals 1.0, and NaN equals NaN; True is
-not 1, the text "1" is not 1, and a missing key is not None.
+The rules of the figures stand in `store_statistics.py`, of what is better in `directions.py`, of
+differences in `differences.py`, of groups in `groups.py`, of costs in `costs.py`.
 """
 
-import itertools
-import math
-import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from pillion.v1 import run_pb2
-from pillion.values import Value
+from pillion_sidecar.costs import RunCost, run_cost, throughput_metric
+from pillion_sidecar.differences import Differences, config_differences, environment_differences
+from pillion_sidecar.directions import Direction, direction_of
 from pillion_sidecar.errors import PeerError
+from pillion_sidecar.groups import (
+    GroupDifference,
+    GroupStatistics,
+    RunGroup,
+    compare_groups,
+    group_figure,
+    group_runs,
+    name_some,
+)
 from pillion_sidecar.records import RunId
-from pillion_sidecar.store import Series, StoredRun
+from pillion_sidecar.store import StoredRun
+from pillion_sidecar.store_figures import by_name
+from pillion_sidecar.store_statistics import MetricStatistics
 
 RUNS_MIN, RUNS_MAX = 2, 10
 """How many runs can be compared at once; fewer and more are refused."""
 
-DIFFERENCES_MAX = 1000
-"""So many differences of config are given; the rest is counted."""
-
-NAMES_SHOWN = 8
-"""So many metrics an error names when one is asked for that does not exist."""
-
 METRICS_PREFERRED = ("eval/loss", "train/loss", "loss")
 """These decide over all before any other."""
 
-_PARTS_READ = 2
-
-
-class Direction(IntEnum):
-    """What better means for a metric."""
-
-    UNKNOWN = run_pb2.DIRECTION_UNSPECIFIED
-    LOWER = run_pb2.DIRECTION_LOWER
-    HIGHER = run_pb2.DIRECTION_HIGHER
-
-
-_WORDS = {
-    Direction.LOWER: "bpb bpc brier cer cost err error errors fid latency loss losses mae mape mse "
-    "nll perplexity ppl regret rmse wer",
-    Direction.HIGHER: "acc accuracies accuracy auc auroc bleu chrf dice f1 iou map mcc meteor mfu "
-    "mrr ndcg precision psnr r2 recall return returns reward rewards rouge rougel rougelsum score "
-    "scores ssim success throughput tps win",
-    Direction.UNKNOWN: "coef coefficient count entropy epoch epochs grad gradient gradients kl "
-    "length lr margin margins memory norm ratio rejected runtime scale scaler size std step steps "
-    "temperature threshold time var variance weight weights",
-}
-_DIRECTIONS = {word: direction for direction, words in _WORDS.items() for word in words.split()}
-
 
 @dataclass(frozen=True, slots=True)
-class MetricStatistics:
-    """One metric of one run; a figure is None where there is no number for it."""
+class Question:
+    """What is asked of some runs."""
 
-    run_id: RunId
-    point_count: int
-    nan_count: int
-    first: float | None = None
-    last: float | None = None
-    min: float | None = None
-    max: float | None = None
-    mean: float | None = None
-    best: float | None = None
-    best_step: int | None = None
+    metric: str = ""
+    """The metric that decides over all; empty: chosen as above."""
+    directions: Mapping[str, Direction] = field(default_factory=dict)
+    """What better means for metrics, whatever else says it."""
+    group_by: str = ""
+    """A config key; empty: the runs' own group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +60,10 @@ class MetricComparison:
     direction: Direction
     statistics: tuple[MetricStatistics, ...]
     best_run_id: RunId | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigSetting:
-    """A config key in one run; where `is_set` is false, the run does not have it."""
-
-    run_id: RunId
-    is_set: bool
-    value: Value
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigDifference:
-    """A config key that is not the same in all runs; `settings` in the order asked for."""
-
-    key: str
-    settings: tuple[ConfigSetting, ...]
+    group_figure: str = ""
+    """By which value runs stand in their groups; empty without groups."""
+    groups: tuple[GroupStatistics, ...] = ()
+    group_differences: tuple[GroupDifference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +74,11 @@ class Comparison:
     metrics: tuple[MetricComparison, ...]
     metric: str | None
     best_run_id: RunId | None
-    config_differences: tuple[ConfigDifference, ...]
-    """The first `DIFFERENCES_MAX` by key."""
-    config_difference_count: int
+    config_differences: Differences
+    environment_differences: Differences
+    costs: tuple[RunCost, ...]
+    throughput_metric: str
+    groups: tuple[RunGroup, ...]
 
 
 def check_run_ids(run_ids: Sequence[str]) -> None:
@@ -141,88 +94,86 @@ def check_run_ids(run_ids: Sequence[str]) -> None:
         raise PeerError(f"Run {repeated} is named twice; name each once.", reason="RUN_REPEATED")
 
 
+def directions_of(question: Question, runs: Sequence[StoredRun]) -> Callable[[str], Direction]:
+    """Return what tells the directions of these runs' metrics."""
+    definitions = [by_name(run.definitions) for run in runs]
+    return lambda key: direction_of(key, question.directions, definitions)
+
+
 def compare(
-    runs: Sequence[StoredRun], series: Mapping[RunId, Mapping[str, Series]], metric: str = ""
+    runs: Sequence[StoredRun],
+    statistics: Mapping[RunId, Mapping[str, MetricStatistics]],
+    question: Question,
+    now: Callable[[], int] = time.time_ns,
 ) -> Comparison:
     """Compare runs by the rules above.
 
     Args:
         runs: The runs, in the order asked for.
-        series: All metrics of each of them.
-        metric: The metric that decides over all; empty: chosen as above.
+        statistics: The figures of all metrics of each of them, by their directions.
+        question: What is asked.
+        now: Tells the time, in ns.
 
     Raises:
-        PeerError: No run has this metric.
+        PeerError: No run has a metric that is named, or the config key.
     """
-    keys = {key for run in runs for key, points in series[run.run_id].items() if len(points)}
-    metrics = {key: _compare_metric(key, runs, series) for key in sorted(keys)}
-    if metric and metric not in metrics:
-        raise PeerError(
-            f"None of these runs has the metric {metric!r}. {_name_some(list(metrics))}",
-            reason="METRIC_UNKNOWN",
-        )
-    deciding = metrics.get(metric or _deciding_key(metrics))
+    groups = group_runs(runs, question.group_by)
+    direction_of_key = directions_of(question, runs)
+    metrics = {
+        key: _compare_metric(key, direction_of_key(key), runs, statistics, groups)
+        for key in sorted({key for run in runs for key in statistics[run.run_id]})
+    }
+    for key in [question.metric] * bool(question.metric) + list(question.directions):
+        check_metric(key, list(metrics))
+    deciding = metrics.get(question.metric or _deciding_key(metrics))
     best_run_id = deciding.best_run_id if deciding else None
-    differing = _config_differences(runs)
-    differences = tuple(itertools.islice(differing, DIFFERENCES_MAX))
+    throughput = throughput_metric([statistics[run.run_id] for run in runs])
     return Comparison(
         runs=tuple(runs),
         metrics=tuple(metrics.values()),
         metric=deciding.key if deciding and best_run_id else None,
         best_run_id=best_run_id,
-        config_differences=differences,
-        config_difference_count=len(differences) + sum(1 for _ in differing),
+        config_differences=config_differences(runs),
+        environment_differences=environment_differences(runs),
+        costs=tuple(
+            run_cost(run, statistics[run.run_id][throughput].mean if throughput else None, now)
+            for run in runs
+        ),
+        throughput_metric=throughput,
+        groups=groups,
     )
 
 
-def direction_of(key: str) -> Direction:
-    """Tell from a metric's name what better means for it."""
-    words = re.findall(r"[^\W_]+", " ".join(key.lower().split("/")[-_PARTS_READ:]))
-    if words[-2:] in (["per", "second"], ["per", "sec"], ["per", "s"]):
-        return Direction.HIGHER
-    for word in reversed(words):
-        for form in (word, word.rstrip("0123456789")):  # `f1` as it is, `bleu4` as `bleu`
-            if form in _DIRECTIONS:
-                return _DIRECTIONS[form]
-    return Direction.UNKNOWN
+def check_metric(key: str, known: Sequence[str], purpose: str = "") -> None:
+    """Raise PeerError unless one of the runs has this metric."""
+    if key not in known:
+        raise PeerError(
+            f"None of these runs has the metric {key!r}{' ' * bool(purpose)}{purpose}. "
+            f"{name_some(known)}",
+            reason="METRIC_UNKNOWN",
+        )
 
 
 def _compare_metric(
-    key: str, runs: Sequence[StoredRun], series: Mapping[RunId, Mapping[str, Series]]
+    key: str,
+    direction: Direction,
+    runs: Sequence[StoredRun],
+    statistics: Mapping[RunId, Mapping[str, MetricStatistics]],
+    groups: Sequence[RunGroup],
 ) -> MetricComparison:
-    direction = direction_of(key)
-    statistics = tuple(
-        _statistics(run.run_id, series[run.run_id].get(key), direction) for run in runs
-    )
-    best = _best([each.best for each in statistics], direction)
-    best_run_id = None if best is None else runs[best].run_id
-    return MetricComparison(key, direction, statistics, best_run_id)
-
-
-def _statistics(run_id: RunId, series: Series | None, direction: Direction) -> MetricStatistics:
-    if series is None or not len(series):
-        return MetricStatistics(run_id, 0, 0)
-    is_number = ~np.isnan(series.values)
-    values, steps = series.values[is_number], series.steps[is_number]
-    nan_count = len(series) - len(values)
-    if not len(values):
-        return MetricStatistics(run_id, len(series), nan_count)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = float(values.mean(dtype=np.float64))
-    best: int | None = None
-    if direction is not Direction.UNKNOWN:
-        best = int(values.argmin() if direction is Direction.LOWER else values.argmax())
-    return MetricStatistics(
-        run_id=run_id,
-        point_count=len(series),
-        nan_count=nan_count,
-        first=float(values[0]),
-        last=float(values[-1]),
-        min=float(values.min()),
-        max=float(values.max()),
-        mean=None if math.isnan(mean) else mean,
-        best=None if best is None else float(values[best]),
-        best_step=None if best is None else int(steps[best]),
+    of_runs = {
+        run.run_id: statistics[run.run_id].get(key) or MetricStatistics(run.run_id, 0, 0)
+        for run in runs
+    }
+    best = _best([each.best for each in of_runs.values()], direction)
+    figure = group_figure(direction) if groups else ""
+    return MetricComparison(
+        key,
+        direction,
+        tuple(of_runs.values()),
+        None if best is None else runs[best].run_id,
+        figure,
+        *compare_groups(groups, of_runs, figure),
     )
 
 
@@ -243,45 +194,3 @@ def _deciding_key(metrics: Mapping[str, MetricComparison]) -> str:
 def _can_decide(metric: MetricComparison) -> bool:
     is_shared = all(each.point_count for each in metric.statistics)
     return is_shared and metric.direction is not Direction.UNKNOWN
-
-
-def _name_some(names: Sequence[str]) -> str:
-    if not names:
-        return "They have none at all yet."
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"They have {', '.join(names[:NAMES_SHOWN])}{more}."
-
-
-def _config_differences(runs: Sequence[StoredRun]) -> Iterator[ConfigDifference]:
-    configs = [dict(_flat(run.config)) for run in runs]
-    for key in sorted({key for config in configs for key in config}):
-        if len({_comparable(config[key]) if key in config else () for config in configs}) > 1:
-            yield ConfigDifference(
-                key,
-                tuple(
-                    ConfigSetting(run.run_id, key in config, config.get(key))
-                    for run, config in zip(runs, configs, strict=True)
-                ),
-            )
-
-
-def _flat(config: Mapping[str, Value], prefix: str = "") -> Iterator[tuple[str, Value]]:
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _comparable(value: Value) -> Hashable:
-    """Return something that is equal for equal values and tells unlike types apart."""
-    match value:
-        case bool():
-            return "bool", value
-        case int() | float():
-            return "number", "nan" if value != value else value  # noqa: PLR0124 - only NaN is so
-        case list():
-            return "list", tuple(_comparable(element) for element in value)
-        case dict():
-            return "dict", frozenset((key, _comparable(each)) for key, each in value.items())
-    return type(value), value

@@ -25,13 +25,8 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import SettingsError
-from pillion_sidecar.rendering import (
-    best_sentence,
-    comparison_view,
-    number_text,
-    sparkline,
-    state_text,
-)
+from pillion_sidecar.rendering import number_text, sparkline, state_text
+from pillion_sidecar.rendering_comparison import ComparisonView, best_sentence
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sidecar_process import log_path_of, start_sidecar
 
@@ -217,7 +212,7 @@ def _show_comparison(trainers: Sequence[_Trainer], ask: Asker, console: Console)
     response = ask.compare(pb2.CompareRequest(run_ids=run_ids))
     _keep_only(response, _SHOWN)
     console.print()
-    console.print(comparison_view(response))
+    console.print(ComparisonView(response))
     console.print()
     console.print(best_sentence(response), style="bold")
     return 0

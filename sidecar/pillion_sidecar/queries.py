@@ -20,7 +20,7 @@ from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
 from pillion_sidecar import answers, artifact_answers, metric_answers, safety
 from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.blobs import Blobs
-from pillion_sidecar.compare import check_run_ids
+from pillion_sidecar.comparison_answers import check_question, compare_runs
 from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, SettingsError, StateError
@@ -112,9 +112,9 @@ class Queries:
         self, request: telemetry_service_pb2.CompareRequest
     ) -> telemetry_service_pb2.CompareResponse:
         """Answer `Compare`."""
-        check_run_ids(list(request.run_ids))  # before anything is read
+        check_question(request)  # before anything is read
         ends = await self._ends(request.run_ids)
-        response = await self._answer(answers.compare_runs, request, ends)
+        response = await self._answer(compare_runs, request, ends)
         self._pages.show(response.runs)
         response.url = self._pages.comparison_url(response.runs)
         return response

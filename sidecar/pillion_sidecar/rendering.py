@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from pillion.v1 import record_pb2, run_pb2
-from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion.values import Value, from_any_value, from_key_values
+from pillion.values import Value, from_key_values
 from pillion_sidecar.compare import METRICS_PREFERRED
 from pillion_sidecar.records import ConsoleLines
 
@@ -27,8 +25,6 @@ _STATE_STYLES = {
     "FAILED": "red",
     "CRASHED": "bold red",
 }
-_DIRECTION_NAMES = {run_pb2.DIRECTION_LOWER: "lower", run_pb2.DIRECTION_HIGHER: "higher"}
-_DIRECTIONS = {run_pb2.DIRECTION_LOWER: "↓", run_pb2.DIRECTION_HIGHER: "↑"}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_MIN, _WHOLE_MAX = 1e4, 1e9
 """Between these, the digits behind the point tell nobody anything."""
@@ -57,62 +53,6 @@ def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
             duration_text(run),
         )
     return table
-
-
-def comparison_view(response: pb2.CompareResponse) -> RenderableType:
-    """Show a comparison: the metrics, what differs in config, and which run is best."""
-    names = _short_names(response.runs)
-    metrics = Table("METRIC", "", "", box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        metrics.add_column(user_text(name), justify="right", overflow="fold")
-    for metric in response.metrics:
-        metrics.add_row(
-            user_text(metric.key),
-            _DIRECTIONS.get(metric.direction, ""),
-            "last",
-            *(_figure_text(one, "last") for one in metric.statistics),
-        )
-        if metric.direction in _DIRECTIONS:
-            best = [
-                Text(
-                    _figure_text(one, "best"),
-                    style="bold green" if one.run_id == metric.best_run_id else "",
-                )
-                for one in metric.statistics
-            ]
-            metrics.add_row("", "", "best", *best)
-    parts: list[RenderableType] = [metrics]
-    if response.config_differences:
-        config = Table("CONFIG", box=None, pad_edge=False, header_style="bold")
-        for name in names:
-            config.add_column(user_text(name), justify="right", overflow="fold")
-        for difference in response.config_differences:
-            config.add_row(
-                user_text(difference.key),
-                *(
-                    user_text(from_any_value(setting.value) if setting.HasField("value") else "-")
-                    for setting in difference.settings
-                ),
-            )
-        parts += ["", config]
-        left_out = response.config_difference_count - len(response.config_differences)
-        if left_out:
-            parts.append(f"... and {left_out:,} more that differ")
-    return Group(*parts)
-
-
-def best_sentence(response: pb2.CompareResponse) -> str:
-    """Say which run is best, and by what."""
-    if not response.best_run_id:
-        return "No run is best: no metric that all of them have says which direction is better."
-    best = next(run for run in response.runs if run.run_id == response.best_run_id)
-    metric = next(metric for metric in response.metrics if metric.key == response.metric)
-    figure = next(one for one in metric.statistics if one.run_id == best.run_id)
-    name = best.name if best.name == best.run_id else f"{best.name} ({best.run_id})"
-    return _CONTROLS.sub(
-        "",
-        f"Best by {metric.key}: {name} with {number_text(figure.best)} at step {figure.best_step}.",
-    )
 
 
 def run_json(run: run_pb2.Run) -> dict[str, Any]:
@@ -151,44 +91,6 @@ def run_json(run: run_pb2.Run) -> dict[str, Any]:
         "last_step": run.last_step if run.HasField("last_step") else None,
         "lost_row_count": run.lost_row_count,
         "url": run.url or None,
-    }
-
-
-def comparison_json(response: pb2.CompareResponse) -> dict[str, Any]:
-    """Return a comparison for `--json`."""
-    figures = ("first", "last", "min", "max", "mean", "best", "best_step")
-    return {
-        "runs": [run_json(run) for run in response.runs],
-        "metric": response.metric or None,
-        "best_run_id": response.best_run_id or None,
-        "metrics": {
-            metric.key: {
-                "direction": _DIRECTION_NAMES.get(metric.direction),
-                "best_run_id": metric.best_run_id or None,
-                "runs": {
-                    one.run_id: {
-                        "point_count": one.point_count,
-                        "nan_count": one.nan_count,
-                        **{
-                            name: plain_value(getattr(one, name)) if one.HasField(name) else None
-                            for name in figures
-                        },
-                    }
-                    for one in metric.statistics
-                },
-            }
-            for metric in response.metrics
-        },
-        "config_difference_count": response.config_difference_count,
-        "config_differences": {
-            difference.key: {
-                setting.run_id: plain_value(from_any_value(setting.value))
-                for setting in difference.settings
-                if setting.HasField("value")
-            }
-            for difference in response.config_differences
-        },
-        "url": response.url or None,
     }
 
 
@@ -265,19 +167,6 @@ def sparkline(values: Sequence[float], width: int = 24) -> str:
         return "".join(_BLOCKS[-1 if value > low else 0] for value in picked)
     top = len(_BLOCKS) - 1
     return "".join(_BLOCKS[round((value / 2 - low / 2) / half_range * top)] for value in picked)
-
-
-def _short_names(runs: Sequence[run_pb2.Run]) -> list[str]:
-    """Return the runs' names, with their ids where two share one."""
-    names = [run.name for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} {run.run_id}"
-        for name, run in zip(names, runs, strict=True)
-    ]
-
-
-def _figure_text(statistics: run_pb2.MetricStatistics, figure: str) -> str:
-    return number_text(getattr(statistics, figure) if statistics.HasField(figure) else None)
 
 
 def plain_value(value: Value) -> Any:

@@ -232,18 +232,8 @@ class Store:
         A metric whose type changed comes in the type that holds all: integers among floats as
         float64, booleans among integers as int64.
         """
-        parts: dict[str, list[Series]] = {}
         with self.snapshot() as connection:
-            for signature_id, named in _read_signatures(connection, run_id):
-                wanted = {
-                    position: (key, kind)
-                    for position, (key, kind) in enumerate(named)
-                    if kind in NUMBER_KINDS and (keys is None or key in keys)
-                }
-                if wanted:
-                    for key, part in _read_part(connection, signature_id, wanted):
-                        parts.setdefault(key, []).append(part)
-        return {key: _merged(series) for key, series in parts.items()}
+            return read_series(connection, run_id, keys)
 
     def rows(self, run_id: RunId, first_ordinal: int = 0) -> Generator[Row]:
         """Yield (ordinal, step, time in ns, values exactly as logged), by ordinal.
@@ -322,6 +312,23 @@ class Store:
                 yield connection
         except DBAPIError as error:
             raise cannot_read(error) from error
+
+
+def read_series(
+    connection: sa.Connection, run_id: RunId, keys: Collection[str] | None = None
+) -> dict[str, Series]:
+    """Return several metrics, as `Store.read_series` does, within a snapshot."""
+    parts: dict[str, list[Series]] = {}
+    for signature_id, named in _read_signatures(connection, run_id):
+        wanted = {
+            position: (key, kind)
+            for position, (key, kind) in enumerate(named)
+            if kind in NUMBER_KINDS and (keys is None or key in keys)
+        }
+        if wanted:
+            for key, part in _read_part(connection, signature_id, wanted):
+                parts.setdefault(key, []).append(part)
+    return {key: _merged(series) for key, series in parts.items()}
 
 
 def _read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRun]:

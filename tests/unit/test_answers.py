@@ -1,4 +1,4 @@
-"""Answers from a small real store: pages, single runs, comparisons, and what is refused."""
+"""Answers from a small real store: pages, single runs, and what is refused."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stored_runs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pillion.process import ProcessIdentity
-from pillion.v1 import record_pb2, run_pb2
+from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion.values import from_any_value, from_key_values
+from pillion.values import from_key_values
 from pillion_sidecar import answers
 from pillion_sidecar.answers import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from pillion_sidecar.errors import PeerError, StateError
@@ -20,64 +21,17 @@ from pillion_sidecar.records import (
     Environment,
     Frame,
     LostRange,
-    Offset,
-    Record,
-    RunFinish,
-    RunId,
-    RunStart,
     RunState,
     SummaryUpdate,
-    WriterId,
 )
-from pillion_sidecar.sinks.store import StoreSink
-from pillion_sidecar.store import Store
 
 
-class Shelf:
-    """A store and its writer."""
-
-    def __init__(self, directory: Path) -> None:
-        url = f"sqlite:///{directory}/store.db"
-        self.sink = StoreSink(url)
-        self.store = Store(url)
-        self._offset = Offset(0)
-
-    def start(self, run_id: str, time_unix_nano: int = 1, **changed: Any) -> None:
-        """Keep a run."""
-        fields: dict[str, Any] = {
-            "project": "demo",
-            "name": run_id,
-            "group": "",
-            "job_type": "",
-            "tags": (),
-            "notes": "",
-            "config": {},
-            "environment": Environment(),
-        }
-        start = RunStart(
-            run_id=RunId(run_id),
-            writer_id=WriterId("w"),
-            time_unix_nano=time_unix_nano,
-            **fields | changed,
-        )
-        self.sink.start(self._next(), start)
-
-    def apply(self, run_id: str, *records: Record) -> None:
-        """Keep records of a run."""
-        self.sink.apply(RunId(run_id), self._next(), records)
-
-    def finish(self, run_id: str, state: RunState, exit_code: int | None) -> None:
-        """End a run."""
-        finish = RunFinish(RunId(run_id), WriterId("w"), state, exit_code, "why", {"best": 1}, 9)
-        self.sink.finish(self._next(), finish)
+class Shelf(stored_runs.Shelf):
+    """One whose runs are listed."""
 
     def list_runs(self, **fields: Any) -> pb2.ListRunsResponse:
         """Ask for a page."""
         return answers.list_runs(self.store, pb2.ListRunsRequest(**fields))
-
-    def _next(self) -> Offset:
-        self._offset = Offset(self._offset + 1)
-        return self._offset
 
 
 @pytest.fixture
@@ -85,8 +39,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """Make a store."""
     shelf = Shelf(tmp_path)
     yield shelf
-    shelf.store.close()
-    shelf.sink.close()
+    shelf.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +49,7 @@ def full_shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     for number in range(23):
         shelf.start(f"run-{number:02}", number // 4, project=f"p{number % 2}")
     yield shelf
-    shelf.store.close()
-    shelf.sink.close()
+    shelf.close()
 
 
 def frame_of(**values: list[float]) -> Frame:
@@ -223,53 +175,3 @@ def test_unknown_run_is_refused(shelf: Shelf) -> None:
     assert refusal.value.reason == "RUN_UNKNOWN"
     with pytest.raises(PeerError):
         answers.get_run(shelf.store, pb2.GetRunRequest(run_id="../x"))
-    shelf.start("run")
-    with pytest.raises(StateError) as refusal:
-        answers.compare_runs(shelf.store, pb2.CompareRequest(run_ids=["run", "nowhere"]))
-    assert refusal.value.reason == "RUN_UNKNOWN"
-
-
-def test_number_of_runs_is_checked_before_any_is_read(shelf: Shelf) -> None:
-    """A comparison of one run, or of a thousand, reads nothing."""
-    for run_ids in (["nowhere"], [f"run-{number}" for number in range(11)]):
-        with pytest.raises(PeerError) as refusal:
-            answers.compare_runs(shelf.store, pb2.CompareRequest(run_ids=run_ids))
-        assert refusal.value.reason == "RUN_COUNT"
-
-
-def test_comparison_is_told_as_it_is(shelf: Shelf) -> None:
-    """Runs in the order asked for, figures per metric, the best run, and what differs."""
-    shelf.start("b", config={"lr": 0.1, "seed": 1})
-    shelf.start("a", config={"lr": 0.2, "seed": 1, "extra": None})
-    shelf.apply("b", frame_of(loss=[0.5, 0.25, 0.75], only_b=[1.0, 1.0, 1.0]))
-    shelf.apply("a", frame_of(loss=[0.5, float("nan")]))
-    response = answers.compare_runs(shelf.store, pb2.CompareRequest(run_ids=["b", "a"]))
-    assert [run.run_id for run in response.runs] == ["b", "a"]
-    assert (response.metric, response.best_run_id) == ("loss", "b")
-    loss, only_b = response.metrics
-    assert (loss.key, loss.direction, loss.best_run_id) == ("loss", run_pb2.DIRECTION_LOWER, "b")
-    assert loss.statistics[0] == run_pb2.MetricStatistics(
-        run_id="b",
-        point_count=3,
-        first=0.5,
-        last=0.75,
-        min=0.25,
-        max=0.75,
-        mean=0.5,
-        best=0.25,
-        best_step=11,
-    )
-    assert (loss.statistics[1].point_count, loss.statistics[1].nan_count) == (2, 1)
-    assert only_b.statistics[1] == run_pb2.MetricStatistics(run_id="a")
-    extra, lr = response.config_differences
-    assert [(s.run_id, s.HasField("value")) for s in extra.settings] == [("b", False), ("a", True)]
-    assert extra.settings[1].value == record_pb2.AnyValue()
-    assert [from_any_value(setting.value) for setting in lr.settings] == [0.1, 0.2]
-
-
-def test_metric_that_no_run_has_is_refused(shelf: Shelf) -> None:
-    """A mistyped metric is told, not ignored."""
-    shelf.start("a")
-    shelf.start("b")
-    with pytest.raises(PeerError, match="'los'"):
-        answers.compare_runs(shelf.store, pb2.CompareRequest(run_ids=["a", "b"], metric="los"))

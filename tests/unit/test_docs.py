@@ -10,8 +10,9 @@ import pytest
 import typer
 
 from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
-from pillion_sidecar import errors, rendering
+from pillion_sidecar import errors
 from pillion_sidecar.cli import app
+from pillion_sidecar.comparison_json import comparison_json, differences_json
 from pillion_sidecar.rendering_run import whole_run_json
 from pillion_sidecar.rendering_status import status_json
 from pillion_sidecar.service import _CODES_BY_FAULT, _CODES_BY_REASON
@@ -96,13 +97,24 @@ def test_every_field_of_the_json_output_is_documented() -> None:
     )
     comparison = telemetry_service_pb2.CompareResponse(
         runs=[run_pb2.Run()],
-        metrics=[run_pb2.MetricComparison(statistics=[run_pb2.MetricStatistics()])],
+        metrics=[
+            run_pb2.MetricComparison(
+                statistics=[run_pb2.MetricStatistics()],
+                groups=[run_pb2.GroupStatistics()],
+                group_differences=[run_pb2.GroupDifference()],
+            )
+        ],
         config_differences=[run_pb2.ConfigDifference()],
+        environment_differences=[run_pb2.ConfigDifference()],
+        costs=[run_pb2.RunCost()],
+        groups=[run_pb2.RunGroup()],
+        aligned=[run_pb2.AlignedMetric(series=[run_pb2.AlignedSeries()])],
     )
     run = run_pb2.Run(
         definitions=[record_pb2.MetricDefinition()], alerts=[record_pb2.Alert(title="x")]
     )
-    shapes = [status_json(status), rendering.comparison_json(comparison), whole_run_json(run)]
+    shapes = [status_json(status), comparison_json(comparison), whole_run_json(run)]
+    shapes.append(differences_json(comparison))
     fields = {key for shape in shapes for key in keys_of(shape)} - {"", "store"}
     prose = without_blocks(read("docs/cli.md"))
     documented = re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", prose)))

@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from pillion.v1 import run_pb2
-from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion.values import Value, to_any_value, to_key_values
+from pillion.values import Value, to_key_values
 from pillion_sidecar.rendering import (
-    best_sentence,
-    comparison_json,
-    comparison_view,
     duration_text,
     number_text,
     run_json,
@@ -50,18 +46,6 @@ def run_of(**fields: Any) -> run_pb2.Run:
     return run
 
 
-def comparison_of(*values: float | None, key: str = "loss") -> pb2.CompareResponse:
-    """Make a comparison of runs by one metric; None: the run does not have it."""
-    response = pb2.CompareResponse(metric=key, best_run_id="r0")
-    metric = response.metrics.add(key=key, direction="DIRECTION_LOWER", best_run_id="r0")
-    for number, value in enumerate(values):
-        response.runs.append(run_of(run_id=f"r{number}", name=f"name-{number}"))
-        one = metric.statistics.add(run_id=f"r{number}")
-        if value is not None:
-            one.point_count, one.best, one.best_step, one.last = 1, value, 7, value
-    return response
-
-
 def test_runs_are_one_per_line() -> None:
     """A run shows what it is, how it stands, how far it came and how long it took."""
     run = run_of(row_count=12_345, last_step=999, summary=to_key_values({"loss": 0.123456}))
@@ -90,54 +74,6 @@ def test_names_are_shown_as_they_are(text: str) -> None:
     line = shown(runs_table([run_of(name=text)])).splitlines()[1]
     assert text.replace("\x1b", "") in line
     assert "\x1b" not in line
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_config_is_shown_as_it_is(text: str) -> None:
-    """So are config keys and values, and metrics."""
-    response = comparison_of(1.0, 2.0, key=f"m{text}")
-    difference = response.config_differences.add(key=f"k{text}")
-    difference.settings.add(run_id="r0", value=to_any_value(text))
-    difference.settings.add(run_id="r1")
-    output = shown(comparison_view(response))
-    assert output.count(text.replace("\x1b", "")) == 3
-    assert "\x1b" not in output
-
-
-def test_comparison_has_a_column_per_run() -> None:
-    """Last and best values side by side; a run without the metric has a dash."""
-    response = comparison_of(0.25, 0.5, None)
-    response.metrics[0].statistics[0].last = 0.75
-    view = comparison_view(response)
-    assert cells(view, 0)[1:] == ["name-0", "name-1", "name-2"]
-    assert cells(view, 1) == ["loss", "↓", "last", "0.75", "0.5", "-"]
-    assert cells(view, 2) == ["best", "0.25", "0.5", "-"]
-
-
-def test_metric_without_a_direction_has_no_best() -> None:
-    """Where nobody knows what is better, only the last values are shown."""
-    response = comparison_of(0.25, 0.5)
-    response.metrics[0].direction = run_pb2.DIRECTION_UNSPECIFIED
-    assert len(shown(comparison_view(response)).splitlines()) == 2
-
-
-def test_runs_that_share_a_name_are_told_apart() -> None:
-    """Where two names are equal the ids stand beside them."""
-    response = comparison_of(1.0, 2.0)
-    for run in response.runs:
-        run.name = "same"
-    assert cells(comparison_view(response), 0)[1:] == ["same", "r0", "same", "r1"]
-
-
-def test_sentence_names_the_best_run() -> None:
-    """It says by what, how good and when; without a best run it says why."""
-    assert best_sentence(comparison_of(0.25, 0.5)) == (
-        "Best by loss: name-0 (r0) with 0.25 at step 7."
-    )
-    nameless = comparison_of(0.25, 0.5)
-    nameless.runs[0].name = "r0"
-    assert best_sentence(nameless) == "Best by loss: r0 with 0.25 at step 7."
-    assert best_sentence(pb2.CompareResponse()).startswith("No run is best")
 
 
 @pytest.mark.parametrize(
@@ -239,18 +175,3 @@ def test_json_of_a_run_says_null_where_nothing_is_known() -> None:
     assert (shape["state"], shape["start_time"]) == ("RUNNING", "1970-01-01T00:00:01Z")
     ended = run_json(run_of(exit_code=0, last_step=0))
     assert (ended["exit_code"], ended["last_step"]) == (0, 0)
-
-
-def test_json_of_a_comparison_is_by_metric_and_run() -> None:
-    """Figures are found by name; what is not known is null, what is not set is not there."""
-    response = comparison_of(math.inf, None)
-    difference = response.config_differences.add(key="lr")
-    difference.settings.add(run_id="r0", value=to_any_value(None))
-    difference.settings.add(run_id="r1")
-    shape = json.loads(json.dumps(comparison_json(response), allow_nan=False))
-    assert (shape["metric"], shape["best_run_id"], shape["url"]) == ("loss", "r0", None)
-    loss = shape["metrics"]["loss"]
-    assert (loss["direction"], loss["best_run_id"]) == ("lower", "r0")
-    assert loss["runs"]["r0"]["best"] == "Infinity"
-    assert loss["runs"]["r1"]["best"] is None
-    assert shape["config_differences"] == {"lr": {"r0": None}}

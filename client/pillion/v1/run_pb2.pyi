@@ -72,16 +72,22 @@ class Run(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_record_pb2.RunState, str]] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., summary: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., row_count: _Optional[int] = ..., last_step: _Optional[int] = ..., lost_row_count: _Optional[int] = ..., url: _Optional[str] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., use_case: _Optional[str] = ..., definitions: _Optional[_Iterable[_Union[_record_pb2.MetricDefinition, _Mapping]]] = ..., alerts: _Optional[_Iterable[_Union[_record_pb2.Alert, _Mapping]]] = ..., wandb: _Optional[_Union[_record_pb2.WandbTarget, _Mapping]] = ...) -> None: ...
 
 class MetricComparison(_message.Message):
-    __slots__ = ("key", "direction", "statistics", "best_run_id")
+    __slots__ = ("key", "direction", "statistics", "best_run_id", "group_figure", "groups", "group_differences")
     KEY_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     BEST_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIGURE_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     key: str
     direction: Direction
     statistics: _containers.RepeatedCompositeFieldContainer[MetricStatistics]
     best_run_id: str
-    def __init__(self, key: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., statistics: _Optional[_Iterable[_Union[MetricStatistics, _Mapping]]] = ..., best_run_id: _Optional[str] = ...) -> None: ...
+    group_figure: str
+    groups: _containers.RepeatedCompositeFieldContainer[GroupStatistics]
+    group_differences: _containers.RepeatedCompositeFieldContainer[GroupDifference]
+    def __init__(self, key: _Optional[str] = ..., direction: _Optional[_Union[Direction, str]] = ..., statistics: _Optional[_Iterable[_Union[MetricStatistics, _Mapping]]] = ..., best_run_id: _Optional[str] = ..., group_figure: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupStatistics, _Mapping]]] = ..., group_differences: _Optional[_Iterable[_Union[GroupDifference, _Mapping]]] = ...) -> None: ...
 
 class MetricStatistics(_message.Message):
     __slots__ = ("run_id", "point_count", "nan_count", "first", "last", "min", "max", "mean", "best", "best_step")
@@ -106,6 +112,82 @@ class MetricStatistics(_message.Message):
     best: float
     best_step: int
     def __init__(self, run_id: _Optional[str] = ..., point_count: _Optional[int] = ..., nan_count: _Optional[int] = ..., first: _Optional[float] = ..., last: _Optional[float] = ..., min: _Optional[float] = ..., max: _Optional[float] = ..., mean: _Optional[float] = ..., best: _Optional[float] = ..., best_step: _Optional[int] = ...) -> None: ...
+
+class RunGroup(_message.Message):
+    __slots__ = ("name", "run_ids")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RUN_IDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    run_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., run_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GroupStatistics(_message.Message):
+    __slots__ = ("name", "run_count", "mean", "standard_deviation")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RUN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    run_count: int
+    mean: float
+    standard_deviation: float
+    def __init__(self, name: _Optional[str] = ..., run_count: _Optional[int] = ..., mean: _Optional[float] = ..., standard_deviation: _Optional[float] = ...) -> None: ...
+
+class GroupDifference(_message.Message):
+    __slots__ = ("name", "baseline", "difference", "low", "high", "p_value", "degrees_of_freedom", "remark")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DEGREES_OF_FREEDOM_FIELD_NUMBER: _ClassVar[int]
+    REMARK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    baseline: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    degrees_of_freedom: float
+    remark: str
+    def __init__(self, name: _Optional[str] = ..., baseline: _Optional[str] = ..., difference: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., p_value: _Optional[float] = ..., degrees_of_freedom: _Optional[float] = ..., remark: _Optional[str] = ...) -> None: ...
+
+class RunCost(_message.Message):
+    __slots__ = ("run_id", "duration_s", "is_running", "gpu_count", "gpu_s", "rows_per_s", "throughput")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    IS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    GPU_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GPU_S_FIELD_NUMBER: _ClassVar[int]
+    ROWS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    THROUGHPUT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    duration_s: float
+    is_running: bool
+    gpu_count: int
+    gpu_s: float
+    rows_per_s: float
+    throughput: float
+    def __init__(self, run_id: _Optional[str] = ..., duration_s: _Optional[float] = ..., is_running: bool = ..., gpu_count: _Optional[int] = ..., gpu_s: _Optional[float] = ..., rows_per_s: _Optional[float] = ..., throughput: _Optional[float] = ...) -> None: ...
+
+class AlignedMetric(_message.Message):
+    __slots__ = ("key", "x", "series")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    X_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    x: _containers.RepeatedScalarFieldContainer[float]
+    series: _containers.RepeatedCompositeFieldContainer[AlignedSeries]
+    def __init__(self, key: _Optional[str] = ..., x: _Optional[_Iterable[float]] = ..., series: _Optional[_Iterable[_Union[AlignedSeries, _Mapping]]] = ...) -> None: ...
+
+class AlignedSeries(_message.Message):
+    __slots__ = ("run_id", "values")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, run_id: _Optional[str] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ConfigDifference(_message.Message):
     __slots__ = ("key", "settings")

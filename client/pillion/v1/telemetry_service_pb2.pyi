@@ -15,10 +15,21 @@ class ResumePolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESUME_POLICY_ALLOW: _ClassVar[ResumePolicy]
     RESUME_POLICY_NEVER: _ClassVar[ResumePolicy]
     RESUME_POLICY_MUST: _ClassVar[ResumePolicy]
+
+class Axis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AXIS_UNSPECIFIED: _ClassVar[Axis]
+    AXIS_STEP: _ClassVar[Axis]
+    AXIS_TIME: _ClassVar[Axis]
+    AXIS_METRIC: _ClassVar[Axis]
 RESUME_POLICY_UNSPECIFIED: ResumePolicy
 RESUME_POLICY_ALLOW: ResumePolicy
 RESUME_POLICY_NEVER: ResumePolicy
 RESUME_POLICY_MUST: ResumePolicy
+AXIS_UNSPECIFIED: Axis
+AXIS_STEP: Axis
+AXIS_TIME: Axis
+AXIS_METRIC: Axis
 
 class StartRunRequest(_message.Message):
     __slots__ = ("run_id", "writer_id", "project", "name", "group", "job_type", "tags", "notes", "config", "environment", "resume", "start_time", "model", "dataset", "use_case", "wandb_mode")
@@ -153,15 +164,36 @@ class FinishRunResponse(_message.Message):
     def __init__(self, state: _Optional[_Union[_record_pb2.RunState, str]] = ..., journaled_row_count: _Optional[int] = ...) -> None: ...
 
 class CompareRequest(_message.Message):
-    __slots__ = ("run_ids", "metric")
+    __slots__ = ("run_ids", "metric", "directions", "group_by", "series", "axis", "axis_metric", "max_points", "differences_only")
+    class DirectionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _run_pb2.Direction
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_run_pb2.Direction, str]] = ...) -> None: ...
     RUN_IDS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
+    DIRECTIONS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_BY_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    AXIS_METRIC_FIELD_NUMBER: _ClassVar[int]
+    MAX_POINTS_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_ONLY_FIELD_NUMBER: _ClassVar[int]
     run_ids: _containers.RepeatedScalarFieldContainer[str]
     metric: str
-    def __init__(self, run_ids: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ...) -> None: ...
+    directions: _containers.ScalarMap[str, _run_pb2.Direction]
+    group_by: str
+    series: _containers.RepeatedScalarFieldContainer[str]
+    axis: Axis
+    axis_metric: str
+    max_points: int
+    differences_only: bool
+    def __init__(self, run_ids: _Optional[_Iterable[str]] = ..., metric: _Optional[str] = ..., directions: _Optional[_Mapping[str, _run_pb2.Direction]] = ..., group_by: _Optional[str] = ..., series: _Optional[_Iterable[str]] = ..., axis: _Optional[_Union[Axis, str]] = ..., axis_metric: _Optional[str] = ..., max_points: _Optional[int] = ..., differences_only: bool = ...) -> None: ...
 
 class CompareResponse(_message.Message):
-    __slots__ = ("runs", "metrics", "metric", "best_run_id", "config_differences", "url", "config_difference_count")
+    __slots__ = ("runs", "metrics", "metric", "best_run_id", "config_differences", "url", "config_difference_count", "environment_differences", "environment_difference_count", "costs", "throughput_metric", "groups", "aligned")
     RUNS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +201,12 @@ class CompareResponse(_message.Message):
     CONFIG_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     CONFIG_DIFFERENCE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_DIFFERENCE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    COSTS_FIELD_NUMBER: _ClassVar[int]
+    THROUGHPUT_METRIC_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNED_FIELD_NUMBER: _ClassVar[int]
     runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
     metrics: _containers.RepeatedCompositeFieldContainer[_run_pb2.MetricComparison]
     metric: str
@@ -176,7 +214,13 @@ class CompareResponse(_message.Message):
     config_differences: _containers.RepeatedCompositeFieldContainer[_run_pb2.ConfigDifference]
     url: str
     config_difference_count: int
-    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., best_run_id: _Optional[str] = ..., config_differences: _Optional[_Iterable[_Union[_run_pb2.ConfigDifference, _Mapping]]] = ..., url: _Optional[str] = ..., config_difference_count: _Optional[int] = ...) -> None: ...
+    environment_differences: _containers.RepeatedCompositeFieldContainer[_run_pb2.ConfigDifference]
+    environment_difference_count: int
+    costs: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunCost]
+    throughput_metric: str
+    groups: _containers.RepeatedCompositeFieldContainer[_run_pb2.RunGroup]
+    aligned: _containers.RepeatedCompositeFieldContainer[_run_pb2.AlignedMetric]
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.MetricComparison, _Mapping]]] = ..., metric: _Optional[str] = ..., best_run_id: _Optional[str] = ..., config_differences: _Optional[_Iterable[_Union[_run_pb2.ConfigDifference, _Mapping]]] = ..., url: _Optional[str] = ..., config_difference_count: _Optional[int] = ..., environment_differences: _Optional[_Iterable[_Union[_run_pb2.ConfigDifference, _Mapping]]] = ..., environment_difference_count: _Optional[int] = ..., costs: _Optional[_Iterable[_Union[_run_pb2.RunCost, _Mapping]]] = ..., throughput_metric: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[_run_pb2.RunGroup, _Mapping]]] = ..., aligned: _Optional[_Iterable[_Union[_run_pb2.AlignedMetric, _Mapping]]] = ...) -> None: ...
 
 class UpdateRunRequest(_message.Message):
     __slots__ = ("run_id", "name", "notes", "add_tags", "remove_tags", "config")

@@ -152,7 +152,8 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Compare(self, request, context):
-        """Compares 2–10 runs: figures per metric, the best run, differences of config.
+        """Compares 2–10 runs: figures per metric, the best run, groups of seeds, what differs in config and
+        environment, what each took, and series over one axis.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,95 @@
+"""`pillion compare` and `pillion diff`: how runs did, and what differs between them."""
+
+from typing import Annotated
+
+import typer
+
+from pillion.v1 import run_pb2
+from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion_sidecar.cli_common import DataDir, Json, Listen, asking, show
+from pillion_sidecar.comparison_json import comparison_json, differences_json
+from pillion_sidecar.errors import PeerError
+from pillion_sidecar.rendering_comparison import (
+    ComparisonView,
+    DifferencesView,
+    best_sentence,
+    differ_count,
+)
+
+EXIT_DIFFERENT = 5
+"""Of `diff`: something differs."""
+
+_DIRECTIONS = {
+    "lower": run_pb2.DIRECTION_LOWER,
+    "higher": run_pb2.DIRECTION_HIGHER,
+    "none": run_pb2.DIRECTION_UNSPECIFIED,
+}
+_AXES = {"step": pb2.AXIS_STEP, "time": pb2.AXIS_TIME}
+
+
+def compare(
+    run_ids: Annotated[list[str], typer.Argument(help="2 to 10 runs.", metavar="RUN...")],
+    metric: Annotated[str, typer.Option(help="Decides which is best.")] = "",
+    direction: Annotated[
+        list[str] | None,
+        typer.Option(help="What better means: NAME=lower, higher or none; may be repeated."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="A config key: runs of equal values are a group, as seeds are.")
+    ] = "",
+    series: Annotated[
+        list[str] | None, typer.Option(help="A metric to align; may be repeated.")
+    ] = None,
+    axis: Annotated[
+        str, typer.Option(help="Over what series are aligned: step, time, or a metric.")
+    ] = "step",
+    points: Annotated[int, typer.Option(help="At most so many places of a series; 0: 1,000.")] = 0,
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: metrics, the best one, what differs, costs. Works without a sidecar too."""
+    with asking(address, data_dir) as ask:
+        response = ask.compare(
+            pb2.CompareRequest(
+                run_ids=run_ids,
+                metric=metric,
+                directions=dict(map(_direction, direction or ())),
+                group_by=by,
+                series=series or (),
+                axis=_AXES.get(axis, pb2.AXIS_METRIC),
+                axis_metric="" if axis in _AXES else axis,
+                max_points=points,
+            )
+        )
+    show(ComparisonView(response, axis), comparison_json(response), as_json=as_json)
+    if not as_json:
+        print("\n" + best_sentence(response))
+
+
+def diff(
+    first: Annotated[str, typer.Argument(help="A run.", metavar="RUN")],
+    second: Annotated[str, typer.Argument(help="Another one.", metavar="RUN")],
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two runs but how they did. Works without a sidecar too."""
+    with asking(address, data_dir) as ask:
+        request = pb2.CompareRequest(run_ids=[first, second], differences_only=True)
+        response = ask.compare(request)
+    if as_json or differ_count(response):
+        show(DifferencesView(response), differences_json(response), as_json=as_json)
+    else:
+        print("Nothing differs: config and environment are the same.")
+    raise typer.Exit(EXIT_DIFFERENT if differ_count(response) else 0)
+
+
+def _direction(text: str) -> tuple[str, run_pb2.Direction]:
+    key, equals, name = text.rpartition("=")
+    if not equals or not key or name not in _DIRECTIONS:
+        raise PeerError(
+            f"--direction {text}: write NAME=lower, NAME=higher, or NAME=none if no run is to be "
+            "best by it."
+        )
+    return key, _DIRECTIONS[name]
