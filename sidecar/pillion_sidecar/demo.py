@@ -32,8 +32,9 @@ from pillion_sidecar.sidecar_process import log_path_of, start_sidecar
 
 PROJECT = "pillion-demo"
 REFRESH_S = 0.5
-STOP_TIMEOUT_S = 20.0
-"""How long trainers and sidecar may take to end cleanly before they are killed."""
+STOP_TIMEOUT_S = 40.0
+"""How long trainers and sidecar may take to end cleanly before they are killed; longer than a
+sidecar takes by default to deliver what is left."""
 
 _INTERRUPTED = 130
 _SPARKLINE_WIDTH = 12
@@ -50,6 +51,7 @@ class _Trainer:
     losses: list[float] = field(default_factory=list)
     last_step: int = -1
     process: subprocess.Popen[bytes] | None = None
+    is_told_to_end: bool = False
 
 
 def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
@@ -146,7 +148,8 @@ def _running(trainer: _Trainer, settings: Settings, logs: Path, group: str) -> I
     try:
         yield
     finally:
-        _end(trainer.process, signal.SIGINT)
+        _stop([trainer])
+        _wait(trainer.process)
 
 
 def _watch(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> int:
@@ -249,16 +252,11 @@ def _say(console: Console, line: str) -> None:
 
 
 def _stop(trainers: Sequence[_Trainer]) -> None:
+    """Tell trainers to end, each once: a second SIGINT would break off what the first began."""
     for trainer in trainers:
-        if trainer.process is not None and trainer.process.poll() is None:
+        if trainer.process and trainer.process.poll() is None and not trainer.is_told_to_end:
+            trainer.is_told_to_end = True
             trainer.process.send_signal(signal.SIGINT)
-
-
-def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """End a process, kindly first."""
-    if process.poll() is None:
-        process.send_signal(number)
-    _wait(process)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
