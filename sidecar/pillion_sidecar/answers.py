@@ -1,16 +1,17 @@
 """Answers from the store, as messages: for the service, and for the CLI where no sidecar runs."""
 
-import re
 from dataclasses import replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pillion.v1 import run_pb2, telemetry_service_pb2
 from pillion.values import to_key_values
+from pillion_sidecar import run_search
 from pillion_sidecar.environment import encode_environment
 from pillion_sidecar.errors import PeerError, StateError
-from pillion_sidecar.records import RunId, encode_alert, encode_definition, encode_target
-from pillion_sidecar.store import PageKey, Store, StoredRun
+from pillion_sidecar.records import encode_alert, encode_definition, encode_target
+from pillion_sidecar.run_filter import parse_filters, parse_order
+from pillion_sidecar.store import Store, StoredRun
 from pillion_sidecar.validation import check_run_id
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
@@ -22,14 +23,25 @@ def list_runs(
     """Answer `ListRuns`."""
     if not 0 <= request.page_size <= PAGE_SIZE_MAX:
         raise PeerError(f"page_size: 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}.")
-    limit = request.page_size or PAGE_SIZE_DEFAULT
-    runs = store.runs(
-        request.project or None, limit=limit + 1, before=_page_key(request.page_token)
+    if request.reference:
+        found = run_search.meant_by(store, request.reference)
+        return telemetry_service_pb2.ListRunsResponse(
+            runs=map(run_message, store.chosen_runs(found))
+        )
+    search = run_search.Search(
+        request.project,
+        parse_filters(request.filters),
+        parse_order(request.order_by),
+        request.order_by,
     )
-    response = telemetry_service_pb2.ListRunsResponse(runs=map(run_message, runs[:limit]))
-    if len(runs) > limit:
-        time_unix_nano, run_id = runs[limit - 1].page_key
-        response.next_page_token = f"{time_unix_nano}:{run_id}"
+    behind = run_search.decode_place(search, request.page_token)
+    limit = request.page_size or PAGE_SIZE_DEFAULT
+    found, place = run_search.find_page(store, search, limit, behind)
+    response = telemetry_service_pb2.ListRunsResponse(
+        runs=map(run_message, store.chosen_runs(found))
+    )
+    if place is not None:
+        response.next_page_token = run_search.encode_place(search, place)
     return response
 
 
@@ -81,15 +93,6 @@ def find_run(store: Store, run_id: str) -> StoredRun:
             f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
         )
     return run
-
-
-def _page_key(token: str) -> PageKey | None:
-    if not token:
-        return None
-    time_unix_nano, _, run_id = token.partition(":")
-    if not re.fullmatch("[0-9]{1,19}", time_unix_nano) or int(time_unix_nano) >= 2**63:
-        raise PeerError("page_token: take it from the page before, as it is.")
-    return int(time_unix_nano), RunId(run_id)
 
 
 def _timestamp(time_unix_nano: int | None) -> Timestamp | None:

@@ -20,6 +20,7 @@ from pillion_sidecar import answers, artifact_answers, comparison_answers, metri
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.pages import Pages
+from pillion_sidecar.run_search import CANDIDATES_SHOWN
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
@@ -79,6 +80,11 @@ class Asker:
         """Where it asks."""
         return self._settings.listen
 
+    @property
+    def store_url(self) -> str:
+        """The store that is read where no sidecar answers."""
+        return self._settings.store_url
+
     def runs(self, request: pb2.ListRunsRequest) -> pb2.ListRunsResponse:
         """Ask `ListRuns`."""
         if self.is_sidecar:
@@ -86,6 +92,23 @@ class Asker:
         response = self._read(lambda store: answers.list_runs(store, request))
         Pages(self._settings.pages_path).show(response.runs)
         return response
+
+    def run_id(self, text: str) -> str:
+        """Return the run that a text means: its id, its name, or the beginning of its id.
+
+        What is unknown comes back as it is: it may be in the journal, and not in the store yet.
+
+        Raises:
+            AskError: It may mean several.
+        """
+        found = self.runs(pb2.ListRunsRequest(reference=text)).runs
+        if len(found) > 1:
+            shown = ", ".join(f"{run.run_id} ({run.name})" for run in found[:CANDIDATES_SHOWN])
+            raise AskError(
+                f"{text!r} may mean {shown}{' …' if len(found) > CANDIDATES_SHOWN else ''}. Write "
+                "more of the id of the one that you mean."
+            )
+        return found[0].run_id if found else text
 
     def run(self, request: pb2.GetRunRequest) -> pb2.GetRunResponse:
         """Ask `GetRun`."""

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import sys
-from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,15 +24,16 @@ from pillion_sidecar import (
     cli_compare,
     cli_runs,
     logs,
-    rendering,
     spooled_files,
     waiting,
 )
 from pillion_sidecar.cli_common import (
+    RUN_HELP,
     DataDir,
     Json,
     Listen,
     asking,
+    complete_run,
     make_console,
     refusals_told,
     show,
@@ -43,12 +43,10 @@ from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
 from pillion_sidecar.doctor import Verdict, examine, findings_view
 from pillion_sidecar.errors import PillionError, SettingsError, StateError
-from pillion_sidecar.records import RunId
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.rendering_status import status_json, status_view
 from pillion_sidecar.safety import bytes_text, count_text
 from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
-from pillion_sidecar.store import Store
 
 EXIT_TIMEOUT = 3
 """Of `wait`: not everything was there in time."""
@@ -75,9 +73,13 @@ app.command()(cli_artifacts.gc)
 app.command()(cli_compare.compare)
 app.command()(cli_compare.diff)
 app.command()(configure)
+app.command("runs")(cli_runs.list_runs)
 app.command("show")(cli_runs.show_run)
+app.command("console")(cli_runs.print_console)
 app.command()(cli_runs.update)
 app.command()(export)
+app.command(context_settings={"ignore_unknown_options": True})(cli_runs.tag)
+app.command()(cli_runs.note)
 app.command("import")(import_runs)
 
 SpoolDir = Annotated[
@@ -236,14 +238,16 @@ def run(
 
 @app.command()
 def status(
-    run: Annotated[str, typer.Argument(help="Only this run.")] = "",
+    run: Annotated[
+        str, typer.Argument(help=f"Only this run. {RUN_HELP}", autocompletion=complete_run)
+    ] = "",
     address: Listen = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Tell whether the data is safe: on disk, and in each sink."""
     with asking(address, data_dir) as ask:
-        response = ask.status(pb2.GetStatusRequest(run_id=run))
+        response = ask.status(pb2.GetStatusRequest(run_id=run and ask.run_id(run)))
     show(status_view(response), status_json(response), as_json=as_json)
     if not response.is_safe:
         raise typer.Exit(EXIT_UNSAFE)
@@ -252,7 +256,12 @@ def status(
 @app.command()
 def wait(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="The runs; none: all.", metavar="[RUN...]")
+        list[str] | None,
+        typer.Argument(
+            help=f"The runs; none: all. {RUN_HELP}",
+            metavar="[RUN...]",
+            autocompletion=complete_run,
+        ),
     ] = None,
     sink: Annotated[str, typer.Option(help="Only `store` or `wandb`; else all.")] = "",
     delivered_only: Annotated[
@@ -266,7 +275,6 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait until runs have ended and all that is journaled of them is delivered."""
-    target = waiting.Target(tuple(runs or ()), sink, delivered_only)
     progress = waiting.Progress()
     with (
         asking(address, data_dir) as ask,
@@ -274,6 +282,7 @@ def wait(
             transient=True, disable=as_json or not sys.stdout.isatty(), console=make_console()
         ) as bar,
     ):
+        target = waiting.Target(tuple(map(ask.run_id, runs or ())), sink, delivered_only)
         task = bar.add_task("", total=None)
         for progress in waiting.wait(ask.status, target, timeout_s):
             bar.update(
@@ -310,53 +319,14 @@ def doctor(
 
 
 @app.command()
-def runs(
-    project: Annotated[str, typer.Option(help="Only runs of this project.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
-    address: Listen = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """List runs, the latest first. Works without a sidecar too."""
-    with asking(address, data_dir) as ask:
-        response = ask.runs(pb2.ListRunsRequest(project=project, page_size=limit))
-    if not response.runs and not as_json:
-        of_project = f" of project {project}" if project else ""
-        print(
-            f"There are no runs{of_project}. `pillion runs` lists all, `pillion demo` makes three."
-        )
-        return
-    show(
-        rendering.runs_table(response.runs),
-        {"runs": [rendering.run_json(run) for run in response.runs]},
-        as_json=as_json,
-    )
-
-
-@app.command()
-def console(
-    run: Annotated[str, typer.Argument(help="The run.")],
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Print what a run's trainers printed. Reads the store itself, so it needs no sidecar."""
-    with refusals_told(), closing(Store(load(data_dir=data_dir).store_url)) as store:
-        if store.run(RunId(run)) is None:
-            raise StateError(
-                f"There is no run {run}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
-            )
-        if as_json:
-            pieces = [rendering.console_json(piece) for piece in store.console(RunId(run))]
-            show(None, {"run_id": run, "console": pieces}, as_json=True)
-        else:
-            for piece in store.console(RunId(run)):
-                print("\n".join(piece.lines))
-
-
-@app.command()
 def sync(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="The runs; none: all.", metavar="[RUN...]")
+        list[str] | None,
+        typer.Argument(
+            help=f"The runs; none: all. {RUN_HELP}",
+            metavar="[RUN...]",
+            autocompletion=complete_run,
+        ),
     ] = None,
     entity: Annotated[
         str, typer.Option(help="The user or team at W&B; else the run's or the key's own.")
@@ -377,7 +347,9 @@ def sync(
         ) as bar,
     ):
         settings = load(data_dir=data_dir)
-        folders = uploads.chosen_folders(settings, runs or [])
+        with asking(None, data_dir) as ask:
+            run_ids = [ask.run_id(run) for run in runs or ()]
+        folders = uploads.chosen_folders(settings, run_ids)
         destinations = uploads.Destinations(settings, os.environ, base_url, entity)
         task = bar.add_task("", total=None)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import PillionError
 from pillion_sidecar.settings import load
@@ -24,6 +25,28 @@ Listen = Annotated[
     typer.Option("--address", help="The sidecar: unix:PATH or HOST:PORT. [PILLION_ADDRESS]"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+RUN_HELP = "A run is named by its id, its name, or the beginning of its id."
+COMPLETIONS_MAX = 100
+
+
+def complete_run(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """Yield what may stand for a run that begins so, of the latest runs; nothing if none answer."""
+    try:
+        listen = context.params.get("address") or os.environ.get("PILLION_ADDRESS")
+        with Asker(load(listen=listen, data_dir=context.params.get("data_dir"))) as ask:
+            runs = ask.runs(pb2.ListRunsRequest(page_size=COMPLETIONS_MAX)).runs
+    except PillionError:
+        return
+    names = [run.name for run in runs]
+    for run in runs:
+        if run.run_id.startswith(incomplete):
+            yield run.run_id, run.name
+        elif run.name.startswith(incomplete) and names.count(run.name) == 1:
+            yield run.name, run.run_id
+
+
+Run = Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)]
 
 
 @contextmanager

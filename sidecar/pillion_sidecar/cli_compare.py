@@ -6,7 +6,16 @@ import typer
 
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar.cli_common import DataDir, Json, Listen, asking, show
+from pillion_sidecar.cli_common import (
+    RUN_HELP,
+    DataDir,
+    Json,
+    Listen,
+    Run,
+    asking,
+    complete_run,
+    show,
+)
 from pillion_sidecar.comparison_json import comparison_json, differences_json
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.rendering_comparison import (
@@ -28,7 +37,12 @@ _AXES = {"step": pb2.AXIS_STEP, "time": pb2.AXIS_TIME}
 
 
 def compare(
-    run_ids: Annotated[list[str], typer.Argument(help="2 to 10 runs.", metavar="RUN...")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help=f"2 to 10 runs. {RUN_HELP}", metavar="RUN...", autocompletion=complete_run
+        ),
+    ],
     metric: Annotated[str, typer.Option(help="Decides which is best.")] = "",
     direction: Annotated[
         list[str] | None,
@@ -52,7 +66,7 @@ def compare(
     with asking(address, data_dir) as ask:
         response = ask.compare(
             pb2.CompareRequest(
-                run_ids=run_ids,
+                run_ids=map(ask.run_id, runs),
                 metric=metric,
                 directions=dict(map(_direction, direction or ())),
                 group_by=by,
@@ -68,15 +82,17 @@ def compare(
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="A run.", metavar="RUN")],
-    second: Annotated[str, typer.Argument(help="Another one.", metavar="RUN")],
+    first: Run,
+    second: Run,
     address: Listen = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show what differs between two runs but how they did. Works without a sidecar too."""
     with asking(address, data_dir) as ask:
-        request = pb2.CompareRequest(run_ids=[first, second], differences_only=True)
+        request = pb2.CompareRequest(
+            run_ids=map(ask.run_id, (first, second)), differences_only=True
+        )
         response = ask.compare(request)
     if as_json or differ_count(response):
         show(DifferencesView(response), differences_json(response), as_json=as_json)

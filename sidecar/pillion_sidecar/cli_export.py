@@ -10,13 +10,16 @@ from rich.progress import Progress as ProgressBar
 
 from pillion._history import History
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar.cli_common import DataDir, Listen, asking, make_console
+from pillion_sidecar.cli_common import RUN_HELP, DataDir, Listen, asking, complete_run, make_console
 from pillion_sidecar.exporting import Format, format_of, write
 from pillion_sidecar.safety import count_text
 
 
 def export(
-    runs: Annotated[list[str], typer.Argument(help="The runs.", metavar="RUN...")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help=f"The runs. {RUN_HELP}", metavar="RUN...", autocompletion=complete_run),
+    ],
     key: Annotated[
         list[str] | None, typer.Option(help="Only metrics of this name or glob; may be repeated.")
     ] = None,
@@ -39,7 +42,7 @@ def export(
         form = form or format_of(path)
         rows: list[dict[str, Any]] = []
         for run in runs:
-            found = ask.run(pb2.GetRunRequest(run_id=run)).run
+            found = ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run
             task = bar.add_task(escape(found.name), total=None)
             request = pb2.ReadMetricsRequest(run_id=found.run_id, keys=key or [])
             history = History(bar.track(ask.metrics(request), task_id=task))

@@ -6,7 +6,7 @@ The JSON shapes are part of the interface and described in `docs/cli.md`.
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,16 +31,21 @@ _WHOLE_MIN, _WHOLE_MAX = 1e4, 1e9
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
-    """Show runs, one per line."""
+def runs_table(
+    runs: Sequence[run_pb2.Run], metric: str = "", trends: Mapping[str, str] | None = None
+) -> Table:
+    """Show runs, one per line; with a metric, and lines that show how it went, by run."""
     table = Table("ID", "NAME", "PROJECT", "STATE", box=None, pad_edge=False, header_style="bold")
-    for title in ("ROWS", "STEP", "LOSS", "STARTED", "TOOK"):
+    for title in ("ROWS", "STEP", user_text(metric or "LOSS"), "STARTED", "TOOK"):
         table.add_column(title, justify="right")
+    if trends:
+        table.add_column("")
     for run in runs:
         summary = from_key_values(run.summary)
-        loss = next((summary[key] for key in METRICS_PREFERRED if key in summary), None)
-        if isinstance(loss, dict):  # as it was defined
-            loss = loss.get("last", next(iter(loss.values()), None))
+        keys = [metric] if metric else METRICS_PREFERRED
+        value = next((summary[key] for key in keys if key in summary), None)
+        if isinstance(value, dict):  # as it was defined
+            value = value.get("last", next(iter(value.values()), None))
         table.add_row(
             run.run_id,
             user_text(run.name),
@@ -48,9 +53,10 @@ def runs_table(runs: Sequence[run_pb2.Run]) -> Table:
             state_text(run),
             f"{run.row_count:,}",
             f"{run.last_step:,}" if run.HasField("last_step") else "-",
-            number_text(loss),
+            number_text(value),
             time.strftime("%m-%d %H:%M", time.localtime(run.start_time.seconds)),
             duration_text(run),
+            *([trends.get(run.run_id, "")] if trends else []),
         )
     return table
 

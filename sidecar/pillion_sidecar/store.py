@@ -180,6 +180,13 @@ class Store:
         with self.snapshot() as connection:
             return _read_runs(connection, query)
 
+    def chosen_runs(self, run_ids: Sequence[RunId]) -> list[StoredRun]:
+        """Return these runs, in this order; those that are not known are left out."""
+        with self.snapshot() as connection:
+            found = _read_runs(connection, runs.select().where(runs.c.run_id.in_(run_ids)))
+        by_id = {run.run_id: run for run in found}
+        return [by_id[run_id] for run_id in run_ids if run_id in by_id]
+
     def run(self, run_id: RunId) -> StoredRun | None:
         """Return one run; None if it is not known here."""
         with self.snapshot() as connection:
@@ -351,6 +358,27 @@ def _read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredR
     for run_id, row in rows.items():
         row["summary"] = _summary(logged[run_id], row["definitions"]) | row["summary"]
     return [StoredRun(**row) for row in rows.values()]
+
+
+def logged_summaries(
+    connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Value]]:
+    """Return what the summaries of some runs say by themselves.
+
+    Args:
+        connection: Within a snapshot.
+        rows: Of each run its `run_id`, and its `definitions` if the store has any.
+    """
+    logged: dict[str, list[sa.Row[Any]]] = {row["run_id"]: [] for row in rows}
+    last_rows = sa.select(*readable(connection, signatures)).order_by(signatures.c.last_ordinal)
+    for last in connection.execute(last_rows.where(signatures.c.run_id.in_([*logged]))):
+        logged[last.run_id].append(last)
+    return {
+        row["run_id"]: _summary(
+            logged[row["run_id"]], [*map(_definition, row.get("definitions", ()))]
+        )
+        for row in rows
+    }
 
 
 def _summary(

@@ -47,6 +47,10 @@ def test_a_run_is_changed_and_shown(sidecar: Any, place: tuple[str, ...]) -> Non
     run = json.loads(changed.stdout)
     assert (run["name"], run["notes"], run["tags"]) == ("renamed", "two\nlines", ["a", "b"])
     assert run["state"] == "FINISHED"
+    tagged = pillion_command("tag", "renamed", "-b", "+c", "d", "--json", *place)
+    assert json.loads(tagged.stdout)["tags"] == ["a", "c", "d"]
+    noted = pillion_command("note", "fir", "at last", *place)
+    assert "at last" in noted.stdout
     refused = pillion_command("update", "first", *place)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "nothing to change" in refused.stderr

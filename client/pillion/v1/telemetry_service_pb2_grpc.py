@@ -189,7 +189,7 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Runs, the latest first. All that was acked before the call is in the answer.
+        """Runs, chosen and sorted, by pages. All that was acked before the call is in the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,135 @@
+"""The commands that read runs, as text and as JSON, from a store that no sidecar serves."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from pillion_sidecar.cli import app
+from pillion_sidecar.cli_common import complete_run
+from pillion_sidecar.records import (
+    ConsoleLines,
+    ConsoleStream,
+    Environment,
+    Frame,
+    Offset,
+    RunId,
+    RunStart,
+    WriterId,
+)
+from pillion_sidecar.sinks.store import StoreSink
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a data directory with three runs, of which two share the beginning of their ids."""
+    monkeypatch.setenv("PILLION_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("PILLION_ADDRESS", f"unix:{tmp_path}/nobody.sock")
+    sink = StoreSink(f"sqlite:///{tmp_path}/store.db")
+    offset = 0
+    for number, (run_id, lr) in enumerate((("aa-1", 0.1), ("aa-2", 0.2), ("bb-1", 0.3))):
+        start = RunStart(
+            run_id=RunId(run_id),
+            writer_id=WriterId("w"),
+            time_unix_nano=number * 10**9,
+            project="p",
+            name=f"run {number}",
+            group="",
+            job_type="",
+            tags=("x",) if number else (),
+            notes="",
+            config={"lr": lr},
+            environment=Environment(),
+        )
+        sink.start(Offset(offset + 1), start)
+        axis = np.arange(4)
+        values = np.array([4.0, math.nan, 3.0, lr])
+        records = [
+            Frame(0, axis, axis, {"train/loss": values}),
+            ConsoleLines(ConsoleStream.STDOUT, 0, ("epoch 1", "done")),
+        ]
+        sink.apply(RunId(run_id), Offset(offset + 2), records)
+        offset += 2
+    sink.close()
+    return tmp_path
+
+
+@pytest.fixture
+def pillion(data_dir: Path) -> Callable[..., Result]:
+    """Return a function that runs a command in this process."""
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+def json_of(result: Result) -> Any:
+    """Return what was printed, which has to be JSON."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_runs_are_chosen_and_sorted(pillion: Callable[..., Result]) -> None:
+    """By filters and a field; the limit counts what was found."""
+    filters = ("--filter", "tag=x", "-f", "config.lr>0.1")
+    runs = json_of(pillion("runs", *filters, "--sort", "config.lr", "--json"))["runs"]
+    assert [run["run_id"] for run in runs] == ["aa-2", "bb-1"]
+    runs = json_of(pillion("runs", *filters, "--limit", "1", "--json"))["runs"]
+    assert [run["run_id"] for run in runs] == ["bb-1"]
+    assert "No runs meet that" in pillion("runs", "-f", "tag=y").stdout
+
+
+def test_a_metric_is_shown_with_how_it_went(pillion: Callable[..., Result]) -> None:
+    """A column of its last value, and a line of blocks; in JSON its points."""
+    table = pillion("runs", "--metric", "train/loss").stdout
+    assert "train/loss" in table
+    assert "█▆▁" in table
+    run = json_of(pillion("runs", "--metric", "train/loss", "--json"))["runs"][0]
+    assert run["points"] == [[0, 4.0], [1, "NaN"], [2, 3.0], [3, 0.3]]
+    assert pillion("runs", "--metric", "none").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["show", "console"])
+@pytest.mark.parametrize("text", ["aa-2", "b", "run 1"])
+def test_a_run_is_found_by_its_id_its_beginning_or_its_name(
+    pillion: Callable[..., Result], command: str, text: str
+) -> None:
+    """Every command that takes a run takes these."""
+    run = json_of(pillion(command, text, "--json"))
+    assert run["run_id"] == {"b": "bb-1"}.get(text, "aa-2")
+    assert pillion(command, text).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "aa"], "'aa' may mean aa-2 (run 1), aa-1 (run 0). Write more of the id"),
+        (["console", "aa"], "Write more of the id"),
+        (["compare", "aa", "bb-1"], "Write more of the id"),
+        (["show", "cc"], "There is no run cc. `pillion runs` lists"),
+        (["show", "no such run"], "run"),
+        (["console", "cc"], "There is no run cc"),
+        (["runs", "-f", "color=red"], "'color' is no field"),
+        (["runs", "--sort", "color"], "'color' is no field"),
+        (["tag", "aa-1", "+y"], "No sidecar answers"),
+        (["note", "aa-1", "text"], "No sidecar answers"),
+    ],
+)
+def test_what_cannot_be_answered_is_a_sentence(
+    pillion: Callable[..., Result], arguments: list[str], words: str
+) -> None:
+    """On standard error, with exit code 1."""
+    result = pillion(*arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+
+
+def test_runs_are_completed(data_dir: Path) -> None:
+    """By the beginnings of ids and names; without an answer by nothing."""
+    context: Any = type("Context", (), {"params": {}})
+    assert list(complete_run(context, "a")) == [("aa-2", "run 1"), ("aa-1", "run 0")]
+    assert list(complete_run(context, "run 2")) == [("run 2", "bb-1")]
+    context.params = {"data_dir": data_dir / "nowhere"}
+    assert list(complete_run(context, "")) == []
