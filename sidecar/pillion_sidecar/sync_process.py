@@ -25,6 +25,14 @@ _PLACES = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR")
 _MISTAKE = re.compile(r"^(?:wandb: ERROR|Error:) +(?:\[\S*\] +)?(.*\S)", re.MULTILINE)
 _PASSING = ("api: HTTP error", "sender: sendAlert")
 """Errors in its log that lose nothing: one that is tried again, and an alert."""
+# By itself it would try for days to reach a server that is away, and keep the run for itself.
+_ENDING_WITH_US = """\
+import ctypes, os, signal, sys
+pr_set_pdeathsig = 1
+ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _STATUS = re.compile(r"(?<!\d)([45]\d\d)(?!\d)")
 _URL = re.compile(r"https?://\S+/runs/\S+")
 
@@ -70,7 +78,10 @@ class WandbSync:
             netrc_in_memory(self._base_url, self._key) as (netrc, descriptor),
         ):
             process = subprocess.Popen(
-                [sys.executable, "-m", "wandb", "sync", str(folder), "--entity", entity],
+                [
+                    *(sys.executable, "-c", _ENDING_WITH_US, str(os.getpid())),
+                    *(sys.executable, "-m", "wandb", "sync", str(folder), "--entity", entity),
+                ],
                 cwd=self._directory,
                 env={**self._environment, "NETRC": netrc},
                 stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -128,7 +129,8 @@ def test_a_run_that_was_resumed_many_times_is_one_whole_run_at_wandb(
     sidecar = make_sidecar("--wandb-mode", "offline")
     workers = sidecar.call("GetStatus", pb2.GetStatusRequest()).workers
     # What W&B's worker does not see meanwhile it is given at once by the next sidecar.
-    os.kill(next(worker.pid for worker in workers if worker.sink == "wandb"), signal.SIGSTOP)
+    pid = next(worker.pid for worker in workers if worker.sink == "wandb")
+    os.kill(pid, signal.SIGSTOP)
     code = (
         "import pillion\n"
         "for _ in range(8):\n"
@@ -139,6 +141,8 @@ def test_a_run_that_was_resumed_many_times_is_one_whole_run_at_wandb(
     _, errors = trainer.communicate(timeout=60)
     assert trainer.returncode == 0, errors
     sidecar.kill()
+    with suppress(ProcessLookupError):  # it may have been stopped before it could end with it
+        os.kill(pid, signal.SIGKILL)
     sidecar = make_sidecar("--wandb-mode", "offline")
     status = pb2.GetStatusRequest(run_id="again")
 
