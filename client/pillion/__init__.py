@@ -6,9 +6,10 @@
     run.finish()
 
 The same by module: `pillion.log`, `pillion.config`, `pillion.summary` and `pillion.finish` mean the
-run that was started last.
+run that was started last. `import pillion as wandb` serves scripts that were written for W&B.
 """
 
+from pillion._alerts import AlertLevel
 from pillion._artifact import Artifact
 from pillion._configure import ConfigureError, WandbSetup, configure
 from pillion._counts import Counts
@@ -18,11 +19,15 @@ from pillion._init import (
     define_metric,
     finish,
     init,
+    install_as_wandb,
     log,
     log_artifact,
+    login,
     of_current_run,
     save,
+    unwatch,
     use_artifact,
+    watch,
 )
 from pillion._logged import DownloadError, LoggedArtifact, UsedArtifact
 from pillion._media import Audio, Html, Image, Video
@@ -33,6 +38,7 @@ from pillion.address import AddressError
 
 __all__ = [
     "AddressError",
+    "AlertLevel",
     "Artifact",
     "Audio",
     "ConfigureError",
@@ -55,12 +61,16 @@ __all__ = [
     "define_metric",
     "finish",
     "init",
+    "install_as_wandb",
     "log",
     "log_artifact",
+    "login",
     "run",
     "save",
     "summary",
+    "unwatch",
     "use_artifact",
+    "watch",
 ]
 
 

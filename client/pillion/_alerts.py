@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from enum import StrEnum
 from typing import Any
 
 from pillion.plain import to_text
@@ -15,8 +16,15 @@ PER_MINUTE_MAX = 20
 TITLE_CHARACTERS_MAX, TEXT_CHARACTERS_MAX = 256, 4_096
 """What is longer is cut: in UTF-8 the sidecar takes four times as many bytes."""
 
-_LEVELS = {"INFO", "WARN", "ERROR"}
 _MINUTE_S = 60.0
+
+
+class AlertLevel(StrEnum):
+    """How grave an alert is; the texts do as well."""
+
+    INFO = "INFO"
+    WARN = "WARN"
+    ERROR = "ERROR"
 
 
 class Alerts:
@@ -47,6 +55,6 @@ class Alerts:
         return {
             "title": title,
             "text": to_text(text)[:TEXT_CHARACTERS_MAX],
-            "level": f"LEVEL_{name if name in _LEVELS else 'INFO'}",
+            "level": f"LEVEL_{name if name in set(AlertLevel) else 'INFO'}",
             "time_unix_nano": time.time_ns(),
         }

@@ -1,13 +1,18 @@
 """An artifact as users put it together: names and where the files are. Nothing is read yet."""
 
+import glob
 import os
 import re
+import shutil
 import stat
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pillion._messages import Start
 from pillion._notice import warn
@@ -65,6 +70,18 @@ class Artifact:
         if not _is_regular(source):
             raise ValueError(f"There is no file {source}.")
         self._add(name or source.name, source, StagedFile(""))
+
+    @contextmanager
+    def new_file(
+        self, name: str, mode: str = "x", encoding: str | None = None
+    ) -> Iterator[IO[Any]]:
+        """Open a new file to be written; it is added when it is closed."""
+        folder = Path(tempfile.mkdtemp(prefix="pillion-artifact-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = folder / "file"
+        with path.open(mode, encoding=encoding) as file:
+            yield file
+        self.add_file(path, name)
 
     def add_dir(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         """Add all files below a directory, links to files included; `name` is a folder for them."""
@@ -151,7 +168,7 @@ class Artifact:
 def artifact_of(
     path: str | os.PathLike[str], name: str | None, type: str | None, run_id: str
 ) -> Artifact:
-    """Make an artifact of one file or directory, or of a reference by its URI."""
+    """Make an artifact of a file or directory, of those of a pattern, or of a URI's reference."""
     text = to_text(os.fspath(path))
     base = _ODD.sub("_", text.rstrip("/").rpartition("/")[2]) or "file"
     artifact = Artifact(name or f"run-{run_id}-{base}"[:NAME_CHARACTERS_MAX], type or "unspecified")
@@ -159,6 +176,12 @@ def artifact_of(
         artifact.add_dir(path)
     elif "://" in text:
         artifact.add_reference(text)
+    elif glob.has_magic(text) and not Path(path).exists():
+        matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - it may be absolute
+        found = [each for each in matches if _is_regular(Path(each))]
+        root = os.path.commonpath(map(os.path.dirname, found)) if found else ""
+        for each in found:
+            artifact.add_file(each, Path(os.path.relpath(each, root or None)).as_posix())
     else:
         artifact.add_file(path)
     return artifact

@@ -13,7 +13,8 @@ from pillion.spool import spool_directory
 from pillion.staging import Staged
 
 _IS_LINKED = {"copy": False, "mutable": False, "link": True, "immutable": True}
-"""What may be said of files, with W&B's words for the same."""
+_IS_LINKED |= dict.fromkeys(("live", "now", "end"), False)
+"""What may be said of files, with W&B's words for the same, or for when they are read: at once."""
 
 
 class Artifacts:

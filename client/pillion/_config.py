@@ -9,19 +9,44 @@ _Change: TypeAlias = Callable[[str, dict[str, Value]], None]
 """Takes the name of the record and what to merge."""
 
 
+def mapping_of(values: Any) -> Any:
+    """Return what `dict` takes: None is nothing, of an argparse.Namespace its attributes."""
+    if values is None:
+        return {}
+    if isinstance(values, str) or hasattr(values, "keys") or not hasattr(values, "__dict__"):
+        return values
+    return vars(values)
+
+
 class Config(MutableMapping[str, Value]):
-    """A run's hyperparameters: a mapping that tells the sidecar of each change."""
+    """A run's hyperparameters: a mapping that tells the sidecar of each change.
+
+    Its values are attributes as well: `config.learning_rate`.
+    """
 
     _KIND = "config_update"
+    _change: _Change
+    _values: dict[str, Value]
 
     def __init__(self, change: _Change, values: dict[str, Value]) -> None:
-        self._change = change
-        self._values = dict(values)
+        vars(self).update(_change=change, _values=dict(values))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"there is no {name!r} in it")
+        return self._values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def as_dict(self) -> dict[str, Value]:
+        """Return a copy."""
+        return dict(self._values)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Merge values at the top level, as `dict.update` does. `allow_val_change` is ignored."""
         kwargs.pop("allow_val_change", None)
-        values = to_plain_dict(dict(*args, **kwargs))
+        values = to_plain_dict(dict(*map(mapping_of, args), **kwargs))
         if values:
             self._values.update(values)
             self._change(self._KIND, values)

@@ -16,12 +16,13 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pillion._alerts import Alerts
 from pillion._artifact import Artifact
-from pillion._artifacts import checkpoint_of
+from pillion._artifacts import checkpoint_of, failed
 from pillion._batch import Update, row_of
 from pillion._config import Config, Summary
 from pillion._counts import Counts
@@ -31,6 +32,8 @@ from pillion._logged import LoggedArtifact, UsedArtifact
 from pillion._messages import Finish, Start
 from pillion._notice import warn
 from pillion._row import PLAIN_TYPES, read_row
+from pillion._soft import missing
+from pillion._watch import Watch
 from pillion.artifact_names import alias_problem, name_problem, version_number
 from pillion.plain import Value, to_text
 from pillion.spool import spool_directory
@@ -84,6 +87,7 @@ class Run:
         self.is_inherited = False
         """Whether it is a parent's run in a forked child."""
         self._alerts = Alerts()
+        self._watches: dict[int, Watch] = {}
         self._attach(link)
         self.config = Config(self._change, start.config)
         self.summary = Summary(self._change)
@@ -103,6 +107,26 @@ class Run:
     def project(self) -> str:
         """The project it is filed under."""
         return self._link.project or str(self._start.fields["project"]) or "uncategorized"
+
+    @property
+    def group(self) -> str:
+        """The name it shares with runs that belong to it."""
+        return str(self._start.fields["group"])
+
+    @property
+    def job_type(self) -> str:
+        """Its role in the group."""
+        return str(self._start.fields["job_type"])
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The labels it was started with."""
+        return tuple(self._start.fields["tags"])
+
+    @property
+    def notes(self) -> str:
+        """The free text it was started with."""
+        return str(self._start.fields["notes"])
 
     @property
     def url(self) -> str:
@@ -226,6 +250,38 @@ class Run:
         if fields["name"]:
             self._change("metric_definition", fields)
 
+    def watch(
+        self,
+        models: Any,
+        criterion: Any = None,  # noqa: ARG002 - W&B's
+        log: Literal["gradients", "parameters", "all"] | None = "gradients",
+        log_freq: int = 1000,
+        **_more: Any,
+    ) -> None:
+        """Log histograms of a PyTorch model as it trains: `gradients/NAME`, `parameters/NAME`.
+
+        Args:
+            models: A `torch.nn.Module`, or several.
+            criterion: Not needed.
+            log: What is looked at; `all` is both.
+            log_freq: At every how many forward passes. The histograms join the row that is
+                committed next.
+        """
+        for model in models if isinstance(models, list | tuple) else [models]:
+            if log is not None and id(model) not in self._watches:
+                keep = partial(self.log, commit=False)
+                self._watches[id(model)] = Watch(model, keep, log, log_freq)
+
+    def unwatch(self, models: Any = None) -> None:
+        """End what `watch` does, of some models or of all."""
+        if models is None:
+            watched = [*self._watches]
+        else:
+            watched = list(map(id, models if isinstance(models, list | tuple) else [models]))
+        for key in watched:
+            if (watch := self._watches.pop(key, None)) is not None:
+                watch.close()
+
     def alert(
         self,
         title: str,
@@ -329,9 +385,17 @@ class Run:
         self._change("artifact_use", use)
         return self._link.used_artifact(artifact, self.project)
 
-    def save(self, path: str | os.PathLike[str], policy: str = "copy") -> LoggedArtifact:
-        """Log a file or directory as an artifact of type `file`; see `log_artifact`."""
-        return self._artifacts.log(path, None, "file", None, policy)
+    def save(
+        self, path: str | os.PathLike[str], policy: str = "copy", **_more: Any
+    ) -> LoggedArtifact:
+        """Log a file, a directory or the files of a pattern as an artifact of type `file`.
+
+        See `log_artifact`; but nothing is raised where there is nothing to be logged.
+        """
+        try:
+            return self._artifacts.log(path, None, "file", None, policy)
+        except ValueError as error:
+            return failed(LoggedArtifact(to_text(path), "file"), str(error))
 
     def flush(self, timeout_s: float = FINISH_WAIT_S) -> bool:
         """Wait until all that was logged is on the sidecar's disk; tell whether it is."""
@@ -379,6 +443,7 @@ class Run:
         self._rows_max = _CLOSED
         self._finish_deadline_s = time.monotonic() + FINISH_WAIT_S
         self._waiting_end = finish
+        self.unwatch()
         if not self._link.is_connected or self._artifacts.wait(0.0):
             self._begin_end(finish)
 
@@ -406,6 +471,14 @@ class Run:
         )
         self._attach(Link(self._link.address, "", self._start, is_child=True))
         self._rows_max, self._is_asleep, self.is_inherited = _CLOSED, True, True
+
+    if not TYPE_CHECKING:  # so that type checkers go on to find mistakes
+
+        def __getattr__(self, name: str) -> Any:
+            return missing("run", name)
+
+    def _label(self, **_: Any) -> None:
+        """Say what kind of code logs, as transformers does: W&B's, and of no use here."""
 
     def __enter__(self) -> Self:
         return self

@@ -98,13 +98,15 @@ def test_names_of_a_package_are_sorted_and_complete(path: Path) -> None:
 
 
 def test_current_run_is_reached_by_module() -> None:
-    """Without a run `pillion.run` is None, and the others say what to do."""
+    """Without a run `pillion.run` is None, and the others say what to do; a module is imported."""
     assert pillion.run is None
     for name in ("config", "summary"):
         with pytest.raises(AttributeError, match=r"call pillion\.init\(\) first"):
             getattr(pillion, name)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = pillion.nothing
+    with pytest.raises(AttributeError, match=r"import pillion\.spool first"):
+        pillion.__getattr__("spool")
+    with pytest.raises(AttributeError, match="no attribute '__wrapped__'"):
+        _ = pillion.__wrapped__
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
