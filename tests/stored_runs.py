@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.records import (
     Environment,
     Frame,
@@ -66,9 +67,9 @@ def series_of(
 class Shelf:
     """A store and its writer."""
 
-    def __init__(self, directory: Path) -> None:
-        self.url = f"sqlite:///{directory}/store.db"
-        self.sink = StoreSink(self.url)
+    def __init__(self, directory: Path, url: str = "") -> None:
+        self.url = url or f"sqlite:///{directory}/store.db"
+        self.sink = StoreSink(self.url, Blobs(directory / "blobs"))
         self.store = Store(self.url)
         self._offset = Offset(0)
 

@@ -79,6 +79,8 @@ def compare(
     show(ComparisonView(response, axis), comparison_json(response), as_json=as_json)
     if not as_json:
         print("\n" + best_sentence(response))
+        if response.url:
+            print(f"At W&B: {response.url}")
 
 
 def diff(

@@ -4,6 +4,7 @@ import math
 import sqlite3
 import statistics
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from postgresql import PostgresqlServer
 from stored_runs import Shelf, series_of
 
 from pillion_sidecar import store_statistics
@@ -28,10 +30,9 @@ LOWER, HIGHER, UNKNOWN = Direction.LOWER, Direction.HIGHER, Direction.UNKNOWN
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """Make a store with a run."""
-    shelf = Shelf(tmp_path)
-    shelf.start(RUN)
-    yield shelf
-    shelf.close()
+    with closing(Shelf(tmp_path)) as shelf:
+        shelf.start(RUN)
+        yield shelf
 
 
 def figures(*values: float, direction: Direction = LOWER) -> MetricStatistics:
@@ -87,6 +88,18 @@ def test_figures_are_those_that_plain_python_finds(kind: str, data: st.DataObjec
 @pytest.mark.parametrize("seed", range(8))
 def test_figures_of_random_runs_are_those_that_pandas_finds(shelf: Shelf, seed: int) -> None:
     """Whatever keys, kinds, NaNs, infinities and ties come in rows of whatever order and number."""
+    check_random_run(shelf, seed)
+
+
+def test_figures_are_the_same_in_postgresql(postgresql: PostgresqlServer, tmp_path: Path) -> None:
+    """Whatever holds the tables."""
+    with closing(Shelf(tmp_path, postgresql.new_url())) as shelf:
+        shelf.start(RUN)
+        check_random_run(shelf, seed=0)
+
+
+def check_random_run(shelf: Shelf, seed: int) -> None:
+    """Log a random run, and hold its figures against those of pandas."""
     random = np.random.default_rng(seed)
     logged: list[pd.DataFrame] = []
     ordinal = 0
