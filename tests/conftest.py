@@ -13,6 +13,8 @@ import pytest
 from postgresql import PostgresqlServer, postgresql_server
 from processes import WAIT_S, SidecarProcess, environment
 
+from pillion import _init
+
 
 def pytest_configure() -> None:
     """Have signals do to what the tests start what they do by default, however tests are started.
@@ -23,6 +25,12 @@ def pytest_configure() -> None:
         if signal.getsignal(number) is signal.SIG_IGN:
             is_interrupt = number == signal.SIGINT
             signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def no_current_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin without the run that another test has left as the current one."""
+    monkeypatch.setattr(_init, "_current", None)
 
 
 @pytest.fixture(autouse=True)

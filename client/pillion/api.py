@@ -11,7 +11,7 @@ Needs what logging needs, and pandas for `history` alone. It waits for answers a
 `QueryError`, so it is not for the training loop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -21,6 +21,7 @@ from pillion._question import QueryError, Questions
 from pillion.plain import Value
 
 if TYPE_CHECKING:
+    from pillion._comparison import Comparison, Direction
     from pillion._history import History
 
 __all__ = ["Client", "QueryError", "StoredArtifact", "StoredRun"]
@@ -48,12 +49,17 @@ class Client:
     def runs(
         self,
         project: str = "",
+        filters: str | Sequence[str] = (),
+        order_by: str = "",
         limit: int | None = None,
     ) -> Iterator["StoredRun"]:
         """Yield runs, the latest first.
 
         Args:
             project: Only of this project; empty: of all.
+            filters: Only runs that meet all of these: `state=running`, `tag=baseline`,
+                `config.lora.r>=16`, `summary.eval/loss<1.2`; see `docs/contract.md`.
+            order_by: A field to sort by, with a `-` in front from the largest to the least.
             limit: At most so many; None: all.
 
         Raises:
@@ -62,7 +68,12 @@ class Client:
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
         size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
-        request = pb2.ListRunsRequest(project=project, page_size=size)
+        request = pb2.ListRunsRequest(
+            project=project,
+            filters=[filters] if isinstance(filters, str) else filters,
+            order_by=order_by,
+            page_size=size,
+        )
         while limit is None or limit > 0:
             response = self._questions.ask("ListRuns", request)
             for message in response.runs[:limit]:
@@ -74,15 +85,67 @@ class Client:
                 return
 
     def run(self, run: str) -> "StoredRun":
-        """Return one run, by its id, or the beginning of its id or its name, if only one has it.
+        """Return one run: by its id, else its name, else the beginning of its id.
 
         Raises:
             QueryError: There is none, or there are several; or as `runs`.
         """
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
-        request = pb2.GetRunRequest(run_id=run)
-        return _run(self._questions, self._questions.ask("GetRun", request).run)
+        meant = self._questions.ask("ListRuns", pb2.ListRunsRequest(reference=run)).runs
+        if len(meant) > 1:
+            raise QueryError(
+                f"Several runs may be meant by {run!r}: "
+                f"{', '.join(each.run_id for each in meant)}. Name one by its id.",
+                "INVALID_ARGUMENT",
+            )
+        run_id = meant[0].run_id if meant else run
+        found = self._questions.ask("GetRun", pb2.GetRunRequest(run_id=run_id)).run
+        return _run(self._questions, found)
+
+    def compare(
+        self,
+        runs: Sequence["str | StoredRun"],
+        metric: str = "",
+        *,
+        directions: "Mapping[str, Direction] | None" = None,
+        group_by: str = "",
+        series: Sequence[str] = (),
+        axis: str = "step",
+        max_points: int = 0,
+    ) -> "Comparison":
+        """Compare 2 to 10 runs: figures of every metric, the best run, and what differs.
+
+        Args:
+            runs: Runs, or what `run` takes.
+            metric: What decides which run is best; empty: `eval/loss` or the like.
+            directions: What better means, by metric: `lower` or `higher`; else it follows from
+                definitions and names.
+            group_by: A config key: runs of equal values are a group. Default: runs share a group by
+                its name.
+            series: Metrics to align, 20 at most.
+            axis: Over what: `step`, `time`, or a metric.
+            max_points: Of each aligned metric; 0: 1,000.
+
+        Raises:
+            QueryError: A run or metric is unknown, or there are too few or many; or as `runs`.
+            ValueError: A direction is none.
+        """
+        from pillion._comparison import comparison_of, direction_number  # noqa: PLC0415
+        from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
+
+        axes = {"step": pb2.AXIS_STEP, "time": pb2.AXIS_TIME}
+        request = pb2.CompareRequest(
+            run_ids=[run.id if isinstance(run, StoredRun) else self.run(run).id for run in runs],
+            metric=metric,
+            directions={name: direction_number(each) for name, each in (directions or {}).items()},  # type: ignore[misc]
+            group_by=group_by,
+            series=series,
+            axis=axes.get(axis, pb2.AXIS_METRIC),
+            axis_metric="" if axis in axes else axis,
+            max_points=max_points,
+        )
+        return comparison_of(self._questions.ask("Compare", request))
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -57,6 +57,35 @@ def test_runs_are_found_with_what_is_known_of_them(client: Client) -> None:
     assert refused.value.code == "NOT_FOUND"
 
 
+def test_runs_are_found_as_people_name_them(client: Client) -> None:
+    """By filters, in an order, by name and by the beginning of an id, if one run alone has it."""
+    assert [run.id for run in client.runs(filters="config.lora.r>=8")] == ["run-one"]
+    assert [run.id for run in client.runs(order_by="rows")] == ["run-two", "run-one"]
+    assert [client.run(meant).id for meant in ("two", "run-o")] == ["run-two", "run-one"]
+    with pytest.raises(QueryError, match="Several runs"):
+        client.run("run-")
+
+
+def test_runs_are_compared(client: Client) -> None:
+    """Figures as logged, the best run by a direction that may be said, and what differs."""
+    found = client.compare(["run-one", client.run("two")], series=["loss"])
+    assert (found.metric, found.best_run_id) == ("loss", "run-one")
+    one = found.metrics["loss"].statistics["run-one"]
+    assert (one.point_count, one.nan_count, one.min, one.best_step) == (4, 1, -math.inf, 5)
+    assert found.metrics["seed"].statistics.keys() == {"run-one"}
+    assert found.config_differences == {"lora.r": {"run-one": 8}}
+    assert found.costs["run-two"].duration_s > 0
+    assert found.aligned["loss"].x == (0, 2, 5)
+    frame = found.to_frame()
+    assert frame.loc[("loss", "run-two"), "last"] == 0.25
+    other = client.compare(["run-one", "run-two"], "loss", directions={"loss": "higher"})
+    assert other.best_run_id == "run-one"
+    with pytest.raises(QueryError, match="2 to 10"):
+        client.compare(["run-one"])
+    with pytest.raises(ValueError, match="no direction"):
+        client.compare(["run-one", "run-two"], directions={"loss": "up"})  # type: ignore[dict-item]
+
+
 def test_history_is_exact_by_ordinal_and_by_step(client: Client) -> None:
     """Types stay as they were logged; by step the last value of each metric stands."""
     run = client.run("run-one")
