@@ -24,6 +24,7 @@ from pillion_sidecar.run_search import CANDIDATES_SHOWN
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
+from pillion_sidecar.watching import Watch
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 30.0
@@ -155,6 +156,18 @@ class Asker:
         stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         with self._refusals_told():
             yield from stub.ReadMetrics(request, metadata=self._metadata)
+
+    def watch(self, request: pb2.WatchRunRequest) -> Iterator[pb2.WatchRunResponse]:
+        """Ask `WatchRun`. Without a sidecar nothing changes: how the run is, is told, and all."""
+        if not self.is_sidecar:
+            watch, url = Watch(request), Pages(self._settings.pages_path).url(request.run_id)
+            with closing(Store(self._settings.store_url)) as store:
+                while (response := watch.look(store, url)) is not None:
+                    yield response
+            return
+        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        with self._refusals_told():
+            yield from stub.WatchRun(request, metadata=self._metadata)
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""

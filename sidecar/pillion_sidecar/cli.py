@@ -41,6 +41,7 @@ from pillion_sidecar.cli_common import (
 from pillion_sidecar.cli_export import export
 from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
+from pillion_sidecar.cli_watch import watch
 from pillion_sidecar.doctor import Verdict, examine, findings_view
 from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.rendering import user_text
@@ -75,6 +76,7 @@ app.command()(cli_compare.diff)
 app.command()(configure)
 app.command("runs")(cli_runs.list_runs)
 app.command("show")(cli_runs.show_run)
+app.command()(watch)
 app.command("console")(cli_runs.print_console)
 app.command()(cli_runs.update)
 app.command()(export)

@@ -163,6 +163,14 @@ class Delivery:
                     await moved.wait()
         return not remaining
 
+    async def wait_beyond(self, sink: str, run_id: RunId, offset: Offset, timeout_s: float) -> None:
+        """Wait until the sink has confirmed something of a run behind an offset."""
+        confirming = self._sinks[sink]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.progress(sink, run_id).offset <= offset:
+                    await confirming.moved.wait()
+
     async def wait_for_news(self, timeout_s: float) -> None:
         """Wait until each sink's worker has told how far it is, or why it cannot tell."""
         with suppress(TimeoutError):

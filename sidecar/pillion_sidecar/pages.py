@@ -38,6 +38,10 @@ class Pages:
                 file.write("\n" * self._is_torn + json.dumps({run_id: url}) + "\n")
             self._is_torn = False
 
+    def url(self, run_id: str) -> str:
+        """Return a run's URL; empty: it has none yet."""
+        return self._urls.get(run_id, "")
+
     def show(self, runs: Sequence[run_pb2.Run]) -> None:
         """Put their URLs into runs."""
         for run in runs:

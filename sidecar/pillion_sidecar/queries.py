@@ -35,11 +35,18 @@ from pillion_sidecar.store import Store
 from pillion_sidecar.store_database import is_shared
 from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.validation import check_run_id
+from pillion_sidecar.watching import Watch
 
 FRESH_TIMEOUT_S = 5.0
 """How long an answer may wait for the store; then it tells what there is."""
 OWNER_TIMEOUT_S = 2.0
 """How long the start of a run may wait to hear whose it is; then the store's worker finds out."""
+WATCH_INTERVAL_S = 0.25
+"""Between two looks at a run that is watched."""
+WATCH_REST = 9
+"""So much longer than a look takes it rests: those at runs of many metrics take a while."""
+WATCH_TIMEOUT_S = 10.0
+"""After that it looks in any case: another sidecar may write to the same store."""
 
 STATUS_RUNS_MAX = 1000
 AGE_MIN_S = 0.001
@@ -65,7 +72,7 @@ class Queries:
         self._settings, self._journal, self._uploader = settings, journal, uploader
         self._configuration, self._pages = configuration, pages
         self._delivery, self._adoption = delivery, adoption
-        self._places = ReadingPlaces()
+        self._places, self._watchers = ReadingPlaces(), ReadingPlaces()
         self._has_news = False
         """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
@@ -160,6 +167,27 @@ class Queries:
         finally:
             await responses.aclose()
 
+    async def watch(
+        self, request: telemetry_service_pb2.WatchRunRequest
+    ) -> AsyncGenerator[telemetry_service_pb2.WatchRunResponse]:
+        """Answer `WatchRun`: look whenever the store has something new of the run."""
+        watch, run_id = Watch(request), RunId(request.run_id)
+        with self._watchers.place():
+            ends = await self._ends([run_id])
+            await self._delivery.wait_for("store", ends, FRESH_TIMEOUT_S)
+            while True:
+                seen = self._delivery.progress("store", run_id).offset
+                began_s = time.monotonic()
+                url = self._pages.url(run_id)
+                response = await self._watchers.run(functools.partial(self._look, watch, url))
+                took_s = time.monotonic() - began_s
+                if response is not None:
+                    yield response
+                if watch.is_over:
+                    return
+                await asyncio.sleep(max(WATCH_INTERVAL_S, WATCH_REST * took_s))
+                await self._delivery.wait_beyond("store", run_id, seen, WATCH_TIMEOUT_S)
+
     async def status(
         self, request: telemetry_service_pb2.GetStatusRequest
     ) -> telemetry_service_pb2.GetStatusResponse:
@@ -204,6 +232,9 @@ class Queries:
         response.sentence = safety.sentence(response)
         response.is_safe = safety.is_safe(response)
         return response
+
+    def _look(self, watch: Watch, url: str) -> telemetry_service_pb2.WatchRunResponse | None:
+        return watch.look(self._store, url)
 
     @cached_property
     def _store(self) -> Store:

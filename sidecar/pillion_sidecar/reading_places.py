@@ -34,7 +34,7 @@ class ReadingPlaces:
             LimitError: Too many read already.
         """
         loop = asyncio.get_running_loop()
-        with self._place():
+        with self.place():
             items = await loop.run_in_executor(self._threads, make)
             while (
                 item := await loop.run_in_executor(self._threads, next, items, None)
@@ -45,12 +45,17 @@ class ReadingPlaces:
         """Have no more items made."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def run(self, read: Callable[[], _Item]) -> _Item:
+        """Read something in a thread, for a call that has a place."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read)
+
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def place(self) -> Iterator[None]:
+        """Have a place for the life of a call. Raises `LimitError` if all are taken."""
         if self._taken >= READS_MAX:
             raise LimitError(
-                f"{READS_MAX} calls read metrics already. Read what you need in fewer calls, or "
-                "try again when one has ended.",
+                f"{READS_MAX} calls read or watch already. Take fewer, or try again when one has "
+                "ended.",
                 "READS_MANY",
             )
         self._taken += 1

@@ -299,6 +299,18 @@ class TelemetryService:
         finally:
             await responses.aclose()
 
+    async def WatchRun(  # noqa: N802
+        self, request: bytes, _context: _Context
+    ) -> AsyncGenerator[telemetry_service_pb2.WatchRunResponse]:
+        """See the contract."""
+        asked = decode(request, telemetry_service_pb2.WatchRunRequest)
+        responses = self._queries.watch(asked)
+        try:
+            async for response in responses:
+                yield response
+        finally:
+            await responses.aclose()
+
     async def Configure(  # noqa: N802
         self, request: telemetry_service_pb2.ConfigureRequest, context: _Context
     ) -> telemetry_service_pb2.ConfigureResponse:

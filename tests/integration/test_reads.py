@@ -1,16 +1,20 @@
 """What is read from a real sidecar, and what its readers cannot do to it."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from processes import WAIT_S, SidecarProcess
+from processes import WAIT_S, SidecarProcess, environment
 
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
+from pillion.values import from_key_values
 from pillion_sidecar.asking import Asker
+from pillion_sidecar.cli_watch import EXIT_ENDED_BADLY
 from pillion_sidecar.reading_places import READS_MAX
 from pillion_sidecar.settings import load
 
@@ -35,6 +39,12 @@ def batch(run_id: str, sequence: int, values: list[float]) -> pb2.LogMetricsRequ
 def values_of(responses: Any) -> list[float]:
     """Return the values of `loss` in answers to ReadMetrics."""
     return [value for each in responses for value in each.frame.columns[0].doubles.values]
+
+
+def pillion_command(*arguments: str) -> subprocess.Popen[str]:
+    """Start `pillion`."""
+    command = [sys.executable, "-m", "pillion_sidecar", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
 
 
 def test_readers_see_what_was_acked_and_cannot_keep_the_sidecar(sidecar: SidecarProcess) -> None:
@@ -64,7 +74,25 @@ def test_readers_see_what_was_acked_and_cannot_keep_the_sidecar(sidecar: Sidecar
             list(stub.ReadMetrics(pb2.ReadMetricsRequest(run_id="run", keys=["los"])))
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "It has loss." in refused.value.details()
+        watched = stub.WatchRun(pb2.WatchRunRequest(run_id="run"), timeout=WAIT_S)
+        first = next(watched)
+        assert (first.run.state, first.row_count) == (record_pb2.RUN_STATE_RUNNING, 400_001)
+        with pillion_command("watch", "run", "--address", sidecar.address) as command:
+            assert command.stdout is not None
+            assert "run RUNNING 400001 rows" in command.stdout.readline()
+            sidecar.log(batch("run", 12, [0.5]))
+            second = next(watched)
+            assert (second.row_count, second.HasField("run")) == (400_002, False)
+            assert from_key_values(second.values) == {"loss": 0.5}
+            finish = pb2.FinishRunRequest(
+                run_id="run", writer_id="writer", last_sequence=12, exit_code=3
+            )
+            sidecar.call("FinishRun", finish)
+            assert [each.run.state for each in watched] == [record_pb2.RUN_STATE_FAILED]
+            rest, _ = command.communicate(timeout=WAIT_S)
+            assert "run FAILED 400002 rows" in rest
+            assert command.returncode == EXIT_ENDED_BADLY
     sidecar.stop()
     with Asker(load(data_dir=Path(sidecar.data_dir), listen=sidecar.address)) as ask:
         assert not ask.is_sidecar
-        assert len(values_of(ask.metrics(request))) == 400_001
+        assert len(values_of(ask.metrics(request))) == 400_002

@@ -133,3 +133,19 @@ def test_runs_are_completed(data_dir: Path) -> None:
     assert list(complete_run(context, "run 2")) == [("run 2", "bb-1")]
     context.params = {"data_dir": data_dir / "nowhere"}
     assert list(complete_run(context, "")) == []
+
+
+def test_runs_are_watched_as_text_and_as_json(pillion: Callable[..., Result]) -> None:
+    """Without a sidecar nothing changes: each is told once."""
+    text = pillion("watch", "aa-1", "bb-1")
+    assert text.exit_code == 0
+    assert sorted(text.stdout.splitlines()) == [
+        "aa-1 RUNNING 4 rows step 3 train/loss 0.1",
+        "bb-1 RUNNING 4 rows step 3 train/loss 0.3",
+    ]
+    told = json_of(pillion("watch", "bb-1", "--json"))
+    assert (told["run_id"], told["run"]["name"], told["row_count"]) == ("bb-1", "run 2", 4)
+    assert told["values"] == {"train/loss": 0.3}
+    assert told["console"][0]["lines"] == ["epoch 1", "done"]
+    assert len(pillion("watch").stdout.splitlines()) == 3
+    assert pillion("watch", "cc").exit_code == 1

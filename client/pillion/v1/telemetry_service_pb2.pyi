@@ -377,16 +377,28 @@ class ReadMetricsResponse(_message.Message):
     def __init__(self, ordinals: _Optional[_Iterable[int]] = ..., frame: _Optional[_Union[_record_pb2.MetricFrame, _Mapping]] = ...) -> None: ...
 
 class WatchRunRequest(_message.Message):
-    __slots__ = ("run_id",)
+    __slots__ = ("run_id", "console_lines")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSOLE_LINES_FIELD_NUMBER: _ClassVar[int]
     run_id: str
-    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+    console_lines: int
+    def __init__(self, run_id: _Optional[str] = ..., console_lines: _Optional[int] = ...) -> None: ...
 
 class WatchRunResponse(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "values", "row_count", "last_step", "console", "alerts")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    CONSOLE_FIELD_NUMBER: _ClassVar[int]
+    ALERTS_FIELD_NUMBER: _ClassVar[int]
     run: _run_pb2.Run
-    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
+    values: _record_pb2.KeyValueList
+    row_count: int
+    last_step: int
+    console: _containers.RepeatedCompositeFieldContainer[_record_pb2.ConsoleLines]
+    alerts: _containers.RepeatedCompositeFieldContainer[_record_pb2.Alert]
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., values: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., row_count: _Optional[int] = ..., last_step: _Optional[int] = ..., console: _Optional[_Iterable[_Union[_record_pb2.ConsoleLines, _Mapping]]] = ..., alerts: _Optional[_Iterable[_Union[_record_pb2.Alert, _Mapping]]] = ...) -> None: ...
 
 class ListArtifactsRequest(_message.Message):
     __slots__ = ("run_id", "page_size", "page_token", "project", "name", "version")

@@ -205,7 +205,9 @@ class TelemetryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Streams what happens to a run as it happens. Not implemented yet.
+        """Streams what happens to a run as it happens: how it stands, the latest values, what it prints,
+        alerts. First how it is; then what is new, four messages a second at most. Ends when the run has
+        ended and all of it is told. At most 64 of these calls at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
