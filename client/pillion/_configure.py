@@ -91,12 +91,10 @@ def configure(
         mode=mode,
         base_url=base_url,
         credential=credential,
+        tags=None if tags is None else pb2.TagList(tags=tags),
     )
     if enabled is not None:
         request.enabled = enabled
-    if tags is not None:
-        request.tags.SetInParent()
-        request.tags.tags.extend(tags)
     shown = token or os.environ.get("PILLION_TOKEN", "").strip()
     metadata = (("authorization", f"Bearer {shown}"),) if shown else ()
     with open_channel(grpc, place) as channel:

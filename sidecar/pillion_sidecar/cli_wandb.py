@@ -47,12 +47,10 @@ def configure(
         entity=entity,
         base_url=base_url,
         credential=credential,
+        tags=None if tag is None else pb2.TagList(tags=filter(None, tag)),
     )
     if is_on is not None:
         request.enabled = is_on
-    if tag is not None:
-        request.tags.tags.extend(each for each in tag if each)
-        request.tags.SetInParent()
     with asking(address, data_dir) as ask:
         if api_key_file is not None:
             request.api_key = _key(api_key_file)

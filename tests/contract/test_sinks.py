@@ -18,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from faults.oracle import nested
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from postgresql import PostgresqlServer
@@ -289,18 +290,6 @@ class WandbHarness:
                 for title, text, level in file.alerts
             ],
         )
-
-
-def nested(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together again what W&B keeps of a value that has parts."""
-    wholes: dict[str, Any] = {}
-    for key, value in row.items():
-        whole, _, part = key.rpartition(".")
-        if f"{whole}._type" in row:
-            wholes.setdefault(whole, {})[part] = value
-        else:
-            wholes[key] = value
-    return wholes
 
 
 def from_wandb(value: Any, folder: Path) -> Any:

@@ -9,6 +9,7 @@ many are acked whenever that was 5 ms ago.
 """
 
 import atexit
+import hashlib
 import json
 import math
 import os
@@ -19,16 +20,44 @@ from pathlib import Path
 from typing import Any
 
 COUNT_INTERVAL_S = 0.005
+RICH_INTERVAL, RICH_INDEX = 50, 10
+"""So seldom a row has more than numbers: files are slow to keep."""
 
 
-def row(writer: int, index: int) -> tuple[int, dict[str, float | int | bool]]:
-    """Return the step and the values of a row: every kind of number, now and then other keys."""
-    values: dict[str, float | int | bool] = {"writer": writer, "index": index}
+def row(writer: int, index: int, *, is_rich: bool = True) -> tuple[int, dict[str, Any]]:
+    """Return the step and the values of a row: every kind of value, now and then other keys.
+
+    A histogram, and a file by its digest, are as the oracle compares them; see `as_logged`.
+    """
+    values: dict[str, Any] = {"writer": writer, "index": index}
     if index % 7:
         values |= {"loss": writer + 1 / (index + 1), "big": 2**53 + index, "is_odd": index % 2 == 1}
     else:
         values |= {"eval/loss": (math.nan, math.inf, -math.inf, -0.0, 1e-300)[index // 7 % 5]}
+    if index % RICH_INTERVAL == RICH_INDEX:
+        values |= {"note": f"row {index}\n\u2028"}
+        if is_rich:
+            values |= {"shape": {"counts": [1.0, index], "edges": [-0.5, 0.5, index + 1.0]}}
+            values |= {"page": {"sha256": hashlib.sha256(page(writer, index)).hexdigest()}}
     return index // 3 - index % 3, values  # steps repeat and go back
+
+
+def page(writer: int, index: int) -> bytes:
+    """Return the file of a row that has one."""
+    return f"<p>{writer} {index}".encode()
+
+
+def as_logged(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a row's values as they are given to the client."""
+    if "page" not in values:
+        return values
+    import pillion  # noqa: PLC0415 - as below
+
+    shape = values["shape"]
+    return values | {
+        "shape": pillion.Histogram(np_histogram=(shape["counts"], shape["edges"])),
+        "page": pillion.Html(page(values["writer"], values["index"])),
+    }
 
 
 class Notebook:
@@ -69,10 +98,10 @@ def main() -> None:
     threading.Thread(target=lambda: ending.append(sys.stdin.readline()), daemon=True).start()
     index, due_s = 0, time.monotonic()
     while not ending:
-        step, values = row(int(writer), index)
+        step, values = row(int(writer), index, is_rich=library == "pillion")
         notebook.note("row", step, values)
         if library == "pillion":
-            run.log(values, step=step)
+            run.log(as_logged(values), step=step)
         else:
             run.log(values)  # its steps must not repeat
         notebook.count(run)

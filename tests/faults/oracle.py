@@ -2,8 +2,9 @@
 
 A writer of `load.py` keeps an account: before each `log()` the row, and again and again how many
 rows are acked. Here accounts, the store and W&B's files are read and compared; nothing is started,
-killed or waited for. A row names its writer and its place there in the metrics `writer` and
-`index`, so the rules can be checked whatever a run's ordinals are:
+killed or waited for. Of a file that belongs to a row the bytes are read. A row names its writer and
+its place there in the metrics `writer` and `index`, so the rules can be checked whatever a run's
+ordinals are:
 
 1. No row is in a sink twice, and none is there that was not logged just so: step, values, order.
 2. Each acked row is in every sink, under the same ordinal.
@@ -12,20 +13,25 @@ killed or waited for. A row names its writer and its place there in the metrics 
 4. What is missing at a writer's end was never acked; `Verdict.tail_s` tells how old it was.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from pillion_sidecar.blobs import Blobs
+from pillion_sidecar.columns import Histogram
 from pillion_sidecar.sinks.wandb_file import read_wandb_file
 from pillion_sidecar.store import Store
 
 PROBLEMS_MAX = 20
 """More are only counted."""
 
-Values = dict[str, float | int | bool]
+Values = dict[str, Any]
+"""A row's, as `load.py` notes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +162,12 @@ def read_account(path: Path) -> Account:
 def read_store(url: str, run_id: str) -> tuple[list[Found], int]:
     """Return a run's rows in the store, and how many of its rows are declared as lost."""
     store = Store(url)
+    blobs = Blobs(Path(url.removeprefix("sqlite:///")).parent / "blobs")
     try:
-        rows = [Found(ordinal, step, values) for ordinal, step, _, values in store.rows(run_id)]
+        rows = [
+            Found(ordinal, step, {key: _from_store(value, blobs) for key, value in values.items()})
+            for ordinal, step, _, values in store.rows(run_id)
+        ]
         run = store.run(run_id)
         return rows, run.lost_row_count if run else 0
     finally:
@@ -170,9 +180,23 @@ def read_wandb(directory: Path, run_id: str) -> list[Found]:
     for path in sorted(directory.glob(f"offline-run-*-{run_id}/run-{run_id}.wandb")):
         for row in read_wandb_file(path).rows:
             ordinal, step = row.pop("_step"), row.pop("global_step", None)
-            values = {key: value for key, value in row.items() if not key.startswith("_")}
+            values = {key: value for key, value in nested(row).items() if not key.startswith("_")}
+            files = path.parent / "files"
+            values = {key: _from_wandb(value, files) for key, value in values.items()}
             rows.append(Found(ordinal, step, values))
     return rows
+
+
+def nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together again what W&B's file keeps of a value that has parts."""
+    wholes: dict[str, Any] = {}
+    for key, value in row.items():
+        whole, _, part = key.rpartition(".")
+        if f"{whole}._type" in row:
+            wholes.setdefault(whole, {})[part] = value
+        else:
+            wholes[key] = value
+    return wholes
 
 
 def judge(
@@ -249,6 +273,31 @@ def _count_missing(account: Account, there: set[int], verdict: Verdict, *, has_a
         first = max(end, account.acked)
         if first < len(account.rows):
             verdict.tail_s = max(verdict.tail_s, account.end_s - account.rows[first].time_s)
+
+
+def _from_store(value: Any, blobs: Blobs) -> Any:
+    if isinstance(value, Histogram):
+        return {"counts": [*value.counts], "edges": [*value.edges]}
+    if isinstance(value, tuple):
+        (file,) = value
+        return {"sha256": _digest_of(blobs.path(bytes.fromhex(file.sha256)))}
+    return value
+
+
+def _from_wandb(value: Any, folder: Path) -> Any:
+    match value:
+        case {"_type": "histogram"}:
+            return {"counts": value["values"], "edges": value["bins"]}
+        case {"path": path}:
+            return {"sha256": _digest_of(folder / path)}
+    return value
+
+
+def _digest_of(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return "the file is missing"
 
 
 def _is_same(found: Found, logged: Logged, *, is_typed: bool) -> bool:

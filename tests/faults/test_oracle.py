@@ -72,6 +72,21 @@ def change_type(rows: list[Found]) -> None:
     rows[1].values["writer"] = float(rows[1].values["writer"])
 
 
+def change_text(rows: list[Found]) -> None:
+    """Change the end of a text."""
+    rows[10].values["note"] += "\n"
+
+
+def change_histogram(rows: list[Found]) -> None:
+    """Count otherwise."""
+    rows[10].values["shape"] = {**rows[10].values["shape"], "counts": [1.0, 11]}
+
+
+def change_file(rows: list[Found]) -> None:
+    """Have another file's bytes, or none."""
+    rows[10].values["page"] = {"sha256": "the file is missing"}
+
+
 def drop_key(rows: list[Found]) -> None:
     """Leave a metric out."""
     del rows[5].values["is_odd"]
@@ -102,6 +117,7 @@ def renumber(rows: list[Found]) -> None:
     "hurt",
     [
         *(drop_acked, drop_middle, drop_unacked, double, double_all, change_value, change_nan),
+        *(change_text, change_histogram, change_file),
         *(change_type, drop_key, change_step, swap, invent, renumber),
     ],
 )
