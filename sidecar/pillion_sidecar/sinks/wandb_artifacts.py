@@ -4,6 +4,9 @@ The SDK digests every file, and online it waits for the network, up to minutes. 
 an executor; a run's rows go on meanwhile, and its end waits. An artifact that W&B has already is
 found by its digest, so one that is handed over again arrives once.
 
+Only what the SDK itself refuses is left out at once. Whatever goes wrong on the way is tried again:
+the SDK's word for that is ValueError too, be it a refused key or the page of some proxy.
+
 Imports no wandb: it is handed the module.
 """
 
@@ -26,10 +29,20 @@ COMMIT_TIMEOUT_S = 600.0
 RETRY_MIN_S, RETRY_MAX_S, DOUBLINGS_MAX = 1.0, 60.0, 10
 REFUSALS_MAX = 3
 """So often a server may dislike what it is sent; then the artifact is left out."""
+LINK_TRIES_MAX = 10
+"""So often a link is tried, within minutes: the run's end waits for it."""
 
 _STATUS = re.compile(r"(?<![0-9])([45][0-9][0-9])(?![0-9])")
 
 log = logging.getLogger(__name__)
+
+
+class _UnfitError(Exception):
+    """What is no artifact for the SDK, whatever the server would say; see its cause."""
+
+
+class _UnlinkedError(Exception):
+    """The artifact is there, but not linked."""
 
 
 class WandbArtifacts:
@@ -39,7 +52,7 @@ class WandbArtifacts:
         self._wandb, self._blobs = wandb, blobs
 
     def make(self, artifact: Artifact) -> Any:
-        """Make the SDK's artifact; its files stay where they are. Raises what the SDK raises."""
+        """Make the SDK's artifact; its files stay where they are. Raises ValueError, OSError."""
         # Not at the top: the SDK's modules are there only once it is imported.
         from importlib import import_module  # noqa: PLC0415
 
@@ -100,7 +113,7 @@ class ArtifactLane:
             task, self._task = self._task, None
             try:
                 given = task.result()
-            except (ValueError, OSError) as error:  # a name that it reserves, a blob that is gone
+            except _UnfitError as error:
                 self._leave_out(error)
             except Exception as error:
                 if not self._is_online:
@@ -125,12 +138,20 @@ class ArtifactLane:
 
         def give() -> tuple[str, str]:
             assert isinstance(item, Artifact)
-            made = self._artifacts.make(item)
-            logged = sdk_run.log_artifact(made, aliases=list(item.aliases))
+            try:
+                made = self._artifacts.make(item)
+            except (ValueError, OSError) as error:  # a name that it reserves, a blob that is gone
+                raise _UnfitError(_text(error)) from error
+            try:
+                logged = sdk_run.log_artifact(made, aliases=list(item.aliases))
+            except ValueError as error:
+                if type(error) is ValueError:  # else it is an answer that cannot be read
+                    raise _UnfitError(_text(error)) from error
+                raise
             if self._is_online:
                 logged.wait(COMMIT_TIMEOUT_S)
                 for target in item.registry_links:
-                    sdk_run.link_artifact(logged, target)
+                    _link(sdk_run, logged, target)
             else:
                 names, digest = [item.version_name, *item.aliases], str(made.digest)
                 self.links += [
@@ -150,25 +171,42 @@ class ArtifactLane:
 
     def _fail(self, error: Exception) -> None:
         """Try it again later, for ever, unless the server dislikes just this one."""
-        found = _STATUS.search(str(error))
-        if found and int(found[1]) in ROW_STATUSES:
+        if (tries_max := _tries_max(error)) is not None:
             self._refusal_count += 1
-            if self._refusal_count >= REFUSALS_MAX:
+            if self._refusal_count >= tries_max:
                 self._leave_out(error)
                 return
         pause_s = min(RETRY_MIN_S * 2 ** min(self._failure_count, DOUBLINGS_MAX), RETRY_MAX_S)
         self._failure_count += 1
         self._retry_at_s = time.monotonic() + random.uniform(0, pause_s)  # noqa: S311
+        lacks = "link" if isinstance(error, _UnlinkedError) else "have"
         self._problem = (
-            f"W&B does not have the artifact {_name(self._waiting[0])} yet ({_text(error)}). It is "
-            "tried again."
+            f"W&B does not {lacks} the artifact {_name(self._waiting[0])} yet ({_text(error)}). It "
+            "is tried again."
         )
 
     def _leave_out(self, error: Exception) -> None:
         name = _name(self._waiting[0])
         log.error("artifact not given to W&B", extra={"artifact": name, "error": error})
-        self._left_out = f"W&B never takes the artifact {name} ({_text(error)}); it is kept here."
+        does = "links" if isinstance(error, _UnlinkedError) else "takes"
+        self._left_out = f"W&B never {does} the artifact {name} ({_text(error)}); it is kept here."
         self._pop(None)
+
+
+def _link(sdk_run: Any, logged: Any, target: str) -> None:
+    try:
+        sdk_run.link_artifact(logged, target)
+    except Exception as error:
+        raise _UnlinkedError(f"{target}: {_text(error)}") from error
+
+
+def _tries_max(error: Exception) -> int | None:
+    """Tell how often this is tried; None: for ever, since it is no fault of the artifact's."""
+    if isinstance(error, _UnlinkedError):
+        is_no_place = type(error.__cause__) is ValueError  # the SDK's own word
+        return 1 if is_no_place else LINK_TRIES_MAX
+    found = _STATUS.search(str(error))
+    return REFUSALS_MAX if found and int(found[1]) in ROW_STATUSES else None
 
 
 def _name(item: Artifact | ArtifactUse) -> str:
