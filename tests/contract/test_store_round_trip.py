@@ -17,12 +17,27 @@ from postgresql import PostgresqlServer
 
 from pillion._batch import Row
 from pillion._encoding import Encoder
+from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.columns import Logged
 from pillion_sidecar.courier import Courier
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournalReader
-from pillion_sidecar.records import Environment, RunId, RunStart, WriterId
+from pillion_sidecar.metric_answers import read_metrics
+from pillion_sidecar.records import (
+    Alert,
+    AlertLevel,
+    ConsoleLines,
+    ConsoleStream,
+    Environment,
+    Frame,
+    Offset,
+    RunFinish,
+    RunId,
+    RunStart,
+    RunState,
+    WriterId,
+)
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
 from pillion_sidecar.validation import check_log
@@ -122,3 +137,46 @@ def common(logged: list[Logged]) -> np.ndarray:
     order: list[Callable[..., object]] = [float, int, bool]
     kind = next((each for each in order if each in types), float)
     return np.array(logged, {float: np.float64, int: np.int64, bool: np.bool_}[kind])  # type: ignore[index]
+
+
+def test_both_databases_answer_alike(tmp_path: Path, postgresql: PostgresqlServer) -> None:
+    """Runs by pages and projects, what became of them, and points: all, every n-th, or a few."""
+    urls = [f"sqlite:///{tmp_path}/store.db", postgresql.new_url()]
+    answers = []
+    for url in urls:
+        with closing(StoreSink(url, Blobs(tmp_path / "blobs"))) as sink:
+            for offset, name in enumerate(("B", "a", "µ", "a\0"), start=1):
+                fields = ("p", name, "", "", (), "", {}, Environment(), 1)
+                sink.start(Offset(offset), RunStart(RunId(f"run-{offset}"), WriterId("w"), *fields))
+            sink.start(Offset(5), RunStart(RunId("run-1"), WriterId("v"), *fields))
+            numbers = np.arange(3_000)
+            waves = {"wave": np.sin(numbers / 50), "n": numbers, "odd": numbers % 2 == 1}
+            waves["wave"][::700] = math.nan
+            piece = ConsoleLines(ConsoleStream.STDOUT, 3, ("x", ""))
+            alert = Alert("t", "a\0", AlertLevel.WARN, 4)
+            sink.apply(
+                RunId("run-1"), Offset(6), [Frame(0, numbers, numbers // 2, waves), piece, alert]
+            )
+            end = RunFinish(RunId("run-1"), WriterId("w"), RunState.FAILED, 1, "why", {}, 9)
+            sink.finish(Offset(7), end)
+            sink.start(Offset(8), RunStart(RunId("run-1"), WriterId("w"), *fields))
+        with closing(Store(url)) as store:
+            answers.append(
+                [
+                    repr(store.runs("p", limit=3)),
+                    repr(store.runs(before=store.runs(limit=2)[-1].page_key)),
+                    (store.keys(RunId("run-1")), list(store.console(RunId("run-1")))),
+                    (store.alerts(RunId("run-1")), store.events(RunId("run-1"))),
+                    *(points_of(store, **how) for how in ({}, {"stride": 7}, {"max_points": 40})),
+                ]
+            )
+    in_file, in_postgresql = answers
+    assert in_file == in_postgresql
+    kinds = [event.kind for event in in_file[3][1]]
+    assert kinds == ["started", "joined", "ended", "resumed"]
+
+
+def points_of(store: Store, **how: int) -> list[bytes]:
+    """Read the points of a run, as they are sent."""
+    request = pb2.ReadMetricsRequest(run_id="run-1", **how)  # type: ignore[arg-type]
+    return sorted(each.SerializeToString() for each in read_metrics(store, request))
