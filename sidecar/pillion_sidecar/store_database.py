@@ -138,7 +138,8 @@ class _Place:
     def is_empty(self) -> SettingsError:
         return SettingsError(
             f"There is no store at {self}. Either nothing was logged yet, or it is elsewhere; "
-            "check --data-dir and --store."
+            "check --data-dir and --store.",
+            reason="STORE_MISSING",
         )
 
     def is_foreign(self) -> SettingsError:

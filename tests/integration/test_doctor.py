@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from postgresql import PASSWORD, PostgresqlServer
 from processes import environment
 
 import pillion
+from pillion_sidecar.store_database import open_for_writing
+from pillion_sidecar.store_tables import FORMAT
 
 
 class Doctor:
@@ -167,3 +171,18 @@ def test_a_disk_without_room_is_told(doctor: Doctor) -> None:
     ((verdict, _, step),) = doctor.findings("disk room")
     assert verdict == "fail"
     assert "nothing new is taken in" in step
+
+
+def test_a_store_in_postgresql_is_looked_at_and_its_password_is_not_shown(
+    doctor: Doctor, postgresql: PostgresqlServer
+) -> None:
+    """Nothing there yet, made, and with a password that is wrong."""
+    url = postgresql.new_url()
+    doctor.variables["PILLION_STORE"] = url
+    assert doctor.findings("store") == [("ok", "made at the first start", "")]
+    open_for_writing(url).dispose()
+    assert doctor.findings("store") == [("ok", f"in PostgreSQL, format {FORMAT}", "")]
+    doctor.variables["PILLION_STORE"] = postgresql.new_url(password="mistaken")
+    _, text = doctor.text()
+    assert "cannot be reached" in text
+    assert not any(word in text for word in ("mistaken", quote(PASSWORD, safe="")))

@@ -33,6 +33,7 @@ CODES_BY_CLASS = {
 }
 CODES_BY_REASON = {
     "RUN_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
+    "STORE_MISSING": grpc.StatusCode.FAILED_PRECONDITION,
     "RUN_ELSEWHERE": grpc.StatusCode.ALREADY_EXISTS,
     "RUN_UNKNOWN": grpc.StatusCode.NOT_FOUND,
     "WRITER_UNKNOWN": grpc.StatusCode.NOT_FOUND,
