@@ -11,7 +11,7 @@ BUF := .tools/node_modules/.bin/buf
 CODE := client sidecar trainer tests benchmarks
 PROTOS := $(wildcard protos/pillion/v1/*.proto)
 
-.PHONY: help demo test check bench guarantees soak soak-online system proto format clean
+.PHONY: help demo test check bench bench-store guarantees soak soak-online system proto format clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, typ
 
 bench: .venv/installed  ## Measure log(), acked points per second, beside wandb offline.
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-store: system .venv/installed .venv-trackio/installed  ## Measure the store, beside trackio and a plain table.
+	$(BIN)/python benchmarks/store.py --trackio .venv-trackio/bin/python $(ARGS)
 
 guarantees: system .venv/installed  ## Do every fault and write what it left into docs/guarantees.md.
 	$(BIN)/python benchmarks/guarantees.py $(ARGS)
@@ -65,7 +68,7 @@ format: .venv/installed  ## Format and mend what can be mended by itself.
 	$(BIN)/ruff check --fix $(CODE)
 
 clean:  ## Remove what make has built (never your runs).
-	rm -rf .venv .venv-proto .venv-oldest .tools
+	rm -rf .venv .venv-proto .venv-oldest .venv-trackio .tools
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -82,6 +85,12 @@ clean:  ## Remove what make has built (never your runs).
 .venv-oldest/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check grpcio==1.71.2 protobuf==5.29.1
+	@touch $@
+
+# What the store's benchmark measures beside. It wants other versions than the sidecar.
+.venv-trackio/installed: Makefile
+	$(PYTHON) -m venv .venv-trackio
+	.venv-trackio/bin/pip install --quiet --disable-pip-version-check trackio==0.43.0
 	@touch $@
 
 $(BUF): Makefile

@@ -24,8 +24,9 @@ _SETTINGS = (
 class PostgresqlServer:
     """One server. Every test gets a schema of its own in its one database."""
 
-    def __init__(self) -> None:
-        """Make its files; it is not started yet."""
+    def __init__(self, *settings: str) -> None:
+        """Make its files; it is not started yet. Settings count before those for tests."""
+        self._settings = (*_SETTINGS, *settings)
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         assert found, "PostgreSQL is missing: apt-get install postgresql"
         self._commands = found[-1].parent
@@ -50,7 +51,7 @@ class PostgresqlServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = " ".join(f"-c {each}" for each in _SETTINGS)
+        settings = " ".join(f"-c {each}" for each in self._settings)
         self._run(
             "pg_ctl",
             "start",
@@ -106,9 +107,9 @@ class PostgresqlServer:
 
 
 @contextmanager
-def postgresql_server() -> Iterator[PostgresqlServer]:
-    """Run a server."""
-    server = PostgresqlServer()
+def postgresql_server(*settings: str) -> Iterator[PostgresqlServer]:
+    """Run a server, with settings such as `fsync=on`."""
+    server = PostgresqlServer(*settings)
     server.start()
     try:
         yield server
