@@ -21,7 +21,13 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import PeerError, SettingsError
 from pillion_sidecar.records import TargetMode, WandbTarget
 from pillion_sidecar.settings import Settings, WandbMode
-from pillion_sidecar.wandb_keys import DEFAULT_BASE_URL, Account, find_key, netrc_path_of
+from pillion_sidecar.wandb_keys import (
+    DEFAULT_BASE_URL,
+    Account,
+    find_key,
+    netrc_path_of,
+    take_key_out,
+)
 
 PROJECT_DEFAULT = "uncategorized"
 CREDENTIALS_MAX = 16
@@ -68,7 +74,7 @@ class Configuration:
         # Read here, since each start of a run asks, on the event loop.
         self._kept_keys = self._read_keys()
         self._found_key = self._find_key(environ)
-        environ.pop("WANDB_API_KEY", None)
+        take_key_out(environ)
 
     @property
     def is_enabled(self) -> bool:

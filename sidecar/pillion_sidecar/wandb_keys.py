@@ -3,9 +3,10 @@
 And how a process that uploads is given one. No key is ever logged, nor named in an error.
 """
 
+import ctypes
 import netrc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,21 @@ def netrc_path_of(environ: Mapping[str, str]) -> Path:
     if named := environ.get("NETRC"):
         return Path(named).expanduser()
     return Path(environ.get("HOME") or Path.home()) / ".netrc"
+
+
+def take_key_out(environ: MutableMapping[str, str]) -> None:
+    """Take the key out of an environment, so that nobody inherits it.
+
+    What the kernel shows of this process's own is the memory that it was started with: there it
+    is overwritten.
+    """
+    key = environ.get("WANDB_API_KEY")
+    if key and environ is os.environ:
+        libc = ctypes.CDLL(None)
+        libc.getenv.restype = ctypes.c_void_p
+        if place := libc.getenv(b"WANDB_API_KEY"):
+            ctypes.memset(place, 0, len(os.fsencode(key)))
+    environ.pop("WANDB_API_KEY", None)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def check_no_key_is_told(sidecar: SidecarProcess, *keys: str) -> None:
             if path.is_file() and path.parent != sidecar.data_dir / "keys":
                 told[str(path)] = path.read_bytes()
     assert sidecar.process is not None
-    for pid in pids_below(sidecar.process.pid):
+    for pid in (sidecar.process.pid, *pids_below(sidecar.process.pid)):
         for name in ("cmdline", "environ"):
             told[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
     assert len(told) > 10

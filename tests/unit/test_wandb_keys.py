@@ -1,12 +1,13 @@
 """Keys of W&B: which source counts, and that a file that is no use is no error."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pillion_sidecar.wandb_keys import find_key, netrc_in_memory, netrc_path_of
+from pillion_sidecar.wandb_keys import find_key, netrc_in_memory, netrc_path_of, take_key_out
 
 KEY, OTHER = "k" * 40, "o" * 40
 OWN = "http://127.0.0.1:8080"
@@ -73,3 +74,23 @@ def test_a_key_in_memory_is_found_by_who_inherits_it() -> None:
     assert find_key(OWN, {}, Path(name)) is None
     with netrc_in_memory(OWN, "") as (name, _):
         assert find_key(OWN, {}, Path(name)) is None
+
+
+def test_the_key_leaves_what_the_kernel_shows_of_the_process() -> None:
+    """Nothing else does; a mapping that is no environment only loses the entry."""
+    code = """
+import os
+from pathlib import Path
+from pillion_sidecar.wandb_keys import take_key_out
+take_key_out(os.environ)
+assert "WANDB_API_KEY" not in os.environ
+take_key_out(os.environ)
+print(Path("/proc/self/environ").read_text())
+"""
+    environment = os.environ | {"WANDB_API_KEY": KEY, "WANDB_NAME": "other"}
+    shown = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert KEY not in shown
+    assert "WANDB_NAME=other" in shown
+    mapping = {"WANDB_API_KEY": KEY, "HOME": "/"}
+    take_key_out(mapping)
+    assert mapping == {"HOME": "/"}
