@@ -2,22 +2,26 @@
 
     python benchmarks/compare.py             5 runs of 100 metrics of 10,000 points; prints Markdown
     python benchmarks/compare.py --quick     a tenth of the points
+    python benchmarks/compare.py --trackio PYTHON     beside trackio, which that Python has
 
-Three measurements of one set of points, in one process, each a median of `ROUNDS` after a first one
-that is not counted:
+Measurements of one set of points, each a median of `ROUNDS` after a first one that is not counted:
 
 1. `Compare` as `pillion compare` asks it of a sidecar.
 2. The same from the store itself, as where no sidecar runs.
 3. SQLite's aggregates over a table with a row per point, which is how most trackers keep them.
+4. trackio's own reading of all rows, and numpy for the figures. It keeps what it has read, so each
+   time is of a fresh process, and of `TRACKIO_ROUNDS` only.
 
-Figures are only printed after all three have been found to be the same.
+Figures are only printed after all have been found to be the same.
 """
 
 import argparse
+import json
 import math
 import os
 import sqlite3
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +56,32 @@ GROUPED = "SELECT run_id, key, {} FROM points GROUP BY run_id, key"
 FIGURES = "count(*), count(value), max(value), avg(value), min(ordinal), max(ordinal)"
 BEST = "min(value), step"
 """Of a query with one `min` SQLite takes the other columns from the row that has it."""
+TRACKIO = """
+import json, sys, time
+import numpy as np
+from trackio.sqlite_storage import SQLiteStorage
+to_do, path = sys.argv[1:]
+if to_do == "fill":
+    for run_id, values in np.load(path).items():
+        rows = [{f"layer_{i}/loss": v for i, v in enumerate(row)} for row in values.T.tolist()]
+        for first in range(0, len(rows), 1000):
+            part = rows[first : first + 1000]
+            steps = [10 * (first + index) for index in range(len(part))]
+            stamps = ["2026-01-01T00:00:00+00:00"] * len(part)
+            SQLiteStorage.bulk_log("bench", run_id, part, steps, stamps)
+else:
+    began, found = time.perf_counter(), []
+    for number in range(int(path)):
+        rows = SQLiteStorage.get_logs("bench", f"run-{number}")
+        steps = [row["step"] for row in rows]
+        for key in rows[0].keys() - {"step", "timestamp"}:
+            values = np.array([row[key] for row in rows])
+            figures = (len(values), len(values), values.max(), values.mean(), values.min())
+            found.append((f"run-{number}", key, *figures, steps[values.argmin()], *values[[0, -1]]))
+    print(json.dumps({"took_ms": (time.perf_counter() - began) * 1e3, "found": found}))
+"""
+TRACKIO_ROUNDS = 3
+
 VALUE = "SELECT value FROM points WHERE run_id = ? AND key = ? AND ordinal = ?"
 
 
@@ -59,7 +89,9 @@ def main() -> None:
     """Measure, check, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the points")
-    point_count = POINTS // 10 if parser.parse_args().quick else POINTS
+    parser.add_argument("--trackio", metavar="PYTHON", help="a Python that has trackio")
+    options = parser.parse_args()
+    point_count = POINTS // 10 if options.quick else POINTS
     request = pb2.CompareRequest(run_ids=RUN_IDS)
     with place() as directory:
         os.environ["PILLION_SPOOL_DIR"] = str(
@@ -80,9 +112,13 @@ def main() -> None:
         store.close()
         by_table, aggregated = timed(lambda: aggregate(table))
         table.close()
+        by_trackio: list[float] = []
+        if options.trackio:
+            by_trackio, found = time_trackio(options.trackio, directory, point_count)
+            check(figures_of(read), found)
     assert figures_of(asked) == figures_of(read)
     check(figures_of(read), aggregated)
-    print(report(point_count, by_sidecar, by_store, by_table))
+    print(report(point_count, by_sidecar, by_store, by_table, by_trackio))
 
 
 def values_of(point_count: int) -> Iterator[tuple[RunId, npt.NDArray[np.float64]]]:
@@ -131,6 +167,26 @@ def aggregate(table: sqlite3.Connection) -> dict[tuple[str, str], tuple[Any, ...
     return found
 
 
+def time_trackio(
+    python: str, directory: Path, point_count: int
+) -> tuple[list[float], dict[tuple[str, str], tuple[Any, ...]]]:
+    """Have trackio keep the points and tell the same figures; return as `timed` and `aggregate`."""
+    path = directory / "points.npz"
+    np.savez(path, **dict(values_of(point_count)))
+    environment = os.environ | {"TRACKIO_DIR": str(directory / "trackio"), "HF_HUB_OFFLINE": "1"}
+
+    def run(*arguments: str) -> str:
+        command = [python, "-c", TRACKIO, *arguments]
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+
+    run("fill", str(path))
+    told = [json.loads(run("compare", str(RUNS)).splitlines()[-1]) for _ in range(TRACKIO_ROUNDS)]
+    found = {(run_id, key): tuple(figures) for run_id, key, *figures in told[0]["found"]}
+    return sorted(each["took_ms"] for each in told), found
+
+
 def timed(work: Callable[[], Any]) -> tuple[list[float], Any]:
     """Do something again and again; return how long it took, in ms, sorted, and its result."""
     work()
@@ -156,7 +212,7 @@ def check(ours: dict[tuple[str, str], Any], table: dict[tuple[str, str], tuple[A
         count, number_count, largest, mean, *others = table[place_of]
         assert (one.point_count, one.nan_count, one.max) == (count, count - number_count, largest)
         assert math.isclose(one.mean, mean, rel_tol=1e-9, abs_tol=1e-12)
-        assert [one.best, one.best_step, one.first, one.last] == others
+        assert [one.best, one.best_step, one.first, one.last] == list(others)
 
 
 def report(point_count: int, *measured: list[float]) -> str:
@@ -165,10 +221,12 @@ def report(point_count: int, *measured: list[float]) -> str:
         "`Compare`, asked of a sidecar",
         "the same, from the store",
         "SQL aggregates of a table",
+        "trackio's rows, and numpy",
     )
     rows = [
         f"| {name} | {statistics.median(took):,.0f} ms | {took[0]:,.0f} ms | {took[-1]:,.0f} ms |"
         for name, took in zip(names, measured, strict=True)
+        if took
     ]
     size = f"{RUNS} runs of {METRICS} metrics of {point_count:,} points"
     return "\n".join(

@@ -25,7 +25,7 @@ from pillion_sidecar.rendering_comparison import (
     differ_count,
 )
 
-EXIT_DIFFERENT = 5
+EXIT_DIFFERENT = 6
 """Of `diff`: something differs."""
 
 _DIRECTIONS = {
