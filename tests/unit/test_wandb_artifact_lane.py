@@ -61,10 +61,17 @@ class Sdk:
         self._call("link")
 
 
-def done(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> ArtifactLane:
+def done(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch, told: dict[str, str] | None = None
+) -> ArtifactLane:
     """Give an artifact with a link until it is done with, or there is no end to it."""
     monkeypatch.setattr(wandb_artifacts, "RETRY_MAX_S", 0.0)
-    lane = ArtifactLane(sdk, AtOnce(), is_online=True)  # type: ignore[arg-type]
+    on_left_out = {} if told is None else told
+    lane = ArtifactLane(
+        *(sdk, AtOnce()),  # type: ignore[arg-type]
+        is_online=True,
+        on_left_out=on_left_out.__setitem__,
+    )
     lane.put(
         Artifact("r", "p", "model", "model", 3, (), {}, "", (), 1, registry_links=("registry/m",))
     )
@@ -111,9 +118,10 @@ def test_what_is_no_artifact_for_the_sdk_is_left_out_at_once(
 ) -> None:
     """And told; what comes behind it goes on."""
     sdk = Sdk(where, error, times=TICKS_MAX)
-    lane = done(sdk, monkeypatch)
+    told: dict[str, str] = {}
+    lane = done(sdk, monkeypatch, told)
     assert (lane.done_count, lane.given, sdk.calls.count(where)) == (1, [], 1)
-    assert f"W&B never takes the artifact model:v3 ({error})" in lane.trouble
+    assert f"W&B never takes the artifact model:v3 ({error})" in told["model:v3"]
 
 
 @pytest.mark.parametrize(
@@ -129,9 +137,10 @@ def test_what_a_server_never_takes_does_not_keep_the_run_for_ever(
 ) -> None:
     """It is tried some times; a link more often, since the server says of it what it likes."""
     sdk = Sdk(where, error, times=TICKS_MAX)
-    lane = done(sdk, monkeypatch)
+    told: dict[str, str] = {}
+    lane = done(sdk, monkeypatch, told)
     assert (lane.done_count, sdk.calls.count(where)) == (1, tries)
-    assert words in lane.trouble
+    assert words in told["model:v3"]
 
 
 def test_a_server_that_refuses_all_is_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,3 +79,15 @@ def test_what_keeps_a_run_from_being_opened_is_told_until_it_is(tmp_path: Path) 
     care.died(404, "gone", [1])
     care.opened()
     assert care.note == "gone"
+
+
+def test_artifacts_that_are_left_out_stay_told(tmp_path: Path) -> None:
+    """Beside rows that were set aside, by the next worker too."""
+    care = Care(tmp_path / "run.json")
+    care.leave_out("12:v0", "W&B never takes 12:v0.")
+    care.died(413, "too large", [7])
+    again = Care.load(tmp_path / "run.json")
+    assert (again.aside, again.left_out) == ({7: "too large"}, {"12:v0": "W&B never takes 12:v0."})
+    assert "W&B never takes 1 row (the first: number 7): too large W&B never takes 12:v0." in (
+        again.note
+    )

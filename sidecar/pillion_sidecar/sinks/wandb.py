@@ -351,8 +351,6 @@ class WandbSink:
                 "--api-key-file FILE`; what waits is delivered then.",
                 reason="WANDB_KEY_MISSING",
             )
-        if run_id not in self._cares:
-            self._cares[run_id] = Care.load(self._directory / "aside" / f"{run_id}.json")
         root = self._roots[run_id] = self._folders.make_root(run_id)
         run: OnlineRun
 
@@ -373,9 +371,9 @@ class WandbSink:
             self._server,
             open_sdk,
             values=self._values,
-            artifacts=self._lane(is_online=True),
+            artifacts=self._lane(run_id, is_online=True),
             marks=AlertMarks(self._directory / "alerts" / f"{run_id}.json"),
-            care=self._cares[run_id],
+            care=self._care(run_id),
             executor=self._executor,
             interval_s=self._send_interval_s,
             earlier_end=self._reopened.get(run_id, Offset(0)),
@@ -395,11 +393,21 @@ class WandbSink:
             self._folders.discard(root)
             raise
         earlier_end = self._reopened.get(start.run_id, Offset(0))
-        lane = self._lane(is_online=False)
+        lane = self._lane(start.run_id, is_online=False)
         return OfflineRun(root, sdk_run, earlier_end, self._values, lane)
 
-    def _lane(self, *, is_online: bool) -> ArtifactLane:
-        return ArtifactLane(self._artifacts, self._artifact_executor, is_online=is_online)
+    def _lane(self, run_id: RunId, *, is_online: bool) -> ArtifactLane:
+        return ArtifactLane(
+            self._artifacts,
+            self._artifact_executor,
+            is_online=is_online,
+            on_left_out=self._care(run_id).leave_out,
+        )
+
+    def _care(self, run_id: RunId) -> Care:
+        if run_id not in self._cares:
+            self._cares[run_id] = Care.load(self._directory / "aside" / f"{run_id}.json")
+        return self._cares[run_id]
 
     def _init(self, start: RunStart, entity: str | None, project: str, settings: Any) -> Any:
         return self._wandb.init(

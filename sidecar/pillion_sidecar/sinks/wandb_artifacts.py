@@ -77,14 +77,30 @@ class WandbArtifacts:
 class ArtifactLane:
     """One run's artifacts. For the sink's thread."""
 
-    def __init__(self, artifacts: WandbArtifacts, executor: Executor, *, is_online: bool) -> None:
+    def __init__(
+        self,
+        artifacts: WandbArtifacts,
+        executor: Executor,
+        *,
+        is_online: bool,
+        on_left_out: Callable[[str, str], None],
+    ) -> None:
+        """Begin without artifacts.
+
+        Args:
+            artifacts: Makes them.
+            executor: Does what may wait for the network.
+            is_online: Whether it is waited for until the server has them.
+            on_left_out: Called with the name of one that W&B never takes, and a sentence on that.
+        """
         self._artifacts, self._executor, self._is_online = artifacts, executor, is_online
+        self._on_left_out = on_left_out
         self._waiting: deque[Artifact | ArtifactUse] = deque()
         self._task: Future[Any] | None = None
         self._retry_at_s = 0.0
         self._failure_count = self._refusal_count = 0
-        self._left_out = ""
-        self._problem = ""
+        self.trouble = ""
+        """What keeps an artifact, for people."""
         self.put_count = self.done_count = 0
         """How many were handed over, and how many of them the SDK, or the server, has."""
         self.given: list[tuple[str, str]] = []
@@ -96,11 +112,6 @@ class ArtifactLane:
     def is_idle(self) -> bool:
         """Whether nothing waits."""
         return not self._waiting
-
-    @property
-    def trouble(self) -> str:
-        """What keeps an artifact, or was left out, for people."""
-        return " ".join(filter(None, [self._problem, self._left_out]))
 
     def put(self, item: Artifact | ArtifactUse) -> None:
         """Take what is to be given to the SDK."""
@@ -167,7 +178,7 @@ class ArtifactLane:
         self._waiting.popleft()
         self.done_count += 1
         self._failure_count = self._refusal_count = 0
-        self._problem = ""
+        self.trouble = ""
 
     def _fail(self, error: Exception) -> None:
         """Try it again later, for ever, unless the server dislikes just this one."""
@@ -180,7 +191,7 @@ class ArtifactLane:
         self._failure_count += 1
         self._retry_at_s = time.monotonic() + random.uniform(0, pause_s)  # noqa: S311
         lacks = "link" if isinstance(error, _UnlinkedError) else "have"
-        self._problem = (
+        self.trouble = (
             f"W&B does not {lacks} the artifact {_name(self._waiting[0])} yet ({_text(error)}). It "
             "is tried again."
         )
@@ -189,7 +200,8 @@ class ArtifactLane:
         name = _name(self._waiting[0])
         log.error("artifact not given to W&B", extra={"artifact": name, "error": error})
         does = "links" if isinstance(error, _UnlinkedError) else "takes"
-        self._left_out = f"W&B never {does} the artifact {name} ({_text(error)}); it is kept here."
+        said = f"W&B never {does} the artifact {name} ({_text(error)}); it is kept here."
+        self._on_left_out(name, said)
         self._pop(None)
 
 

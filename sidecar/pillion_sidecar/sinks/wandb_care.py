@@ -27,11 +27,13 @@ REASON_CHARACTERS_MAX = 300
 
 @dataclass
 class Care:
-    """One run's. `path` holds the rows that were set aside."""
+    """One run's. `path` holds the rows that were set aside, and artifacts that were left out."""
 
     path: Path
     aside: dict[int, str] = field(default_factory=dict)
     """Ordinals of rows that the server never takes, with what it said."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Artifacts that W&B never takes, or links: `NAME:VERSION`, with what was said."""
     window: int = WINDOW_MAX
     """So many rows may be under way at once."""
     trouble: str = ""
@@ -50,7 +52,9 @@ class Care:
             known = json.loads(path.read_bytes())
         except FileNotFoundError:
             known = {}
-        return cls(path, {int(ordinal): reason for ordinal, reason in known.items()})
+        aside = {int(key): reason for key, reason in known.items() if key.isdecimal()}
+        left_out = {key: reason for key, reason in known.items() if not key.isdecimal()}
+        return cls(path, aside, left_out)
 
     def not_opened(self, error: SinkError) -> None:
         """Take it that the run could not be opened."""
@@ -92,7 +96,12 @@ class Care:
             ordinal, reason = next(iter(self.aside.items()))
             count = f"{len(self.aside)} rows" if len(self.aside) > 1 else "1 row"
             notes.append(f"W&B never takes {count} (the first: number {ordinal}): {reason}")
-        return " ".join(notes)
+        return " ".join([*notes, *self.left_out.values()])
+
+    def leave_out(self, artifact: str, said: str) -> None:
+        """Take it that an artifact is left out, and note what people are to know of that."""
+        self.left_out[artifact] = said[:REASON_CHARACTERS_MAX]
+        self._save()
 
     def _pause(self, failure_count: int) -> None:
         pause_s = min(PAUSE_MIN_S * 2 ** min(failure_count, DOUBLINGS_MAX), PAUSE_MAX_S)
@@ -100,10 +109,13 @@ class Care:
 
     def _set_aside(self, ordinal: int, reason: str) -> None:
         self.aside[ordinal] = reason[:REASON_CHARACTERS_MAX]
+        self._save()
+
+    def _save(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
         new = self.path.with_suffix(".new")
         with new.open("w", encoding="utf-8") as file:
-            json.dump(self.aside, file)
+            json.dump({**self.aside, **self.left_out}, file)
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.path)

@@ -3,7 +3,7 @@
     DIRECTORY/partial/RUN.RANDOM/wandb/offline-run-TIME-RUN/   of a run that is being written
     DIRECTORY/partial/RUN.RANDOM/wandb/run-TIME-RUN/           of one that is sent to a server
     DIRECTORY/finished/RUN.json                                the cursor of one that has ended
-    DIRECTORY/aside/RUN.json                                   rows that a server never takes
+    DIRECTORY/aside/RUN.json                                   rows and artifacts never taken
     DIRECTORY/alerts/RUN.json                                  marks of alerts that were sent to one
     DIRECTORY/wandb/offline-run-TIME-RUN/                      its folder, where `wandb sync` looks
 
