@@ -273,8 +273,10 @@ class Store:
             if through is not None:
                 query = query.where(console.c.cursor <= through)
             query = query.order_by(console.c.number)
-            for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
-                yield ConsoleLines(ConsoleStream(row.stream), row.time_unix_nano, tuple(row.lines))
+            with connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query) as found:
+                for row in found:
+                    stream = ConsoleStream(row.stream)
+                    yield ConsoleLines(stream, row.time_unix_nano, tuple(row.lines))
 
     def alerts(self, run_id: RunId) -> list[Alert]:
         """Return the run's latest alerts, as they came."""
@@ -304,8 +306,9 @@ class Store:
             if not is_there(connection, chunks):
                 return
             query = chunks.select().where(chunks.c.run_id == run_id).order_by(chunks.c.chunk_id)
-            for row in connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query):
-                yield BlobChunk(row.sha256, row.offset_bytes, row.size_bytes, row.data)
+            with connection.execution_options(yield_per=CONSOLE_RECORDS).execute(query) as found:
+                for row in found:
+                    yield BlobChunk(row.sha256, row.offset_bytes, row.size_bytes, row.data)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -114,10 +114,11 @@ class Watch:
         query = sa.select(console.c.number, console.c.lines)
         query = query.where(console.c.run_id == self._run_id).order_by(console.c.number.desc())
         number, left = None, self._lines_before
-        for row in connection.execution_options(yield_per=RECORDS_AT_ONCE).execute(query):
-            if left <= 0:
-                return int(row.number) + 1
-            number, left = row.number, left - len(row.lines)
+        with connection.execution_options(yield_per=RECORDS_AT_ONCE).execute(query) as found:
+            for row in found:
+                if left <= 0:
+                    return int(row.number) + 1
+                number, left = row.number, left - len(row.lines)
         return 0 if number is None else int(number)
 
     def _read_alerts(self, store: Store, response: pb2.WatchRunResponse) -> None:

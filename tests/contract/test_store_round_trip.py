@@ -152,10 +152,10 @@ def test_both_databases_answer_alike(tmp_path: Path, postgresql: PostgresqlServe
             numbers = np.arange(3_000)
             waves = {"wave": np.sin(numbers / 50), "n": numbers, "odd": numbers % 2 == 1}
             waves["wave"][::700] = math.nan
-            piece = ConsoleLines(ConsoleStream.STDOUT, 3, ("x", ""))
+            pieces = [ConsoleLines(ConsoleStream.STDOUT, n, ("x", "")) for n in range(40)]
             alert = Alert("t", "a\0", AlertLevel.WARN, 4)
             sink.apply(
-                RunId("run-1"), Offset(6), [Frame(0, numbers, numbers // 2, waves), piece, alert]
+                RunId("run-1"), Offset(6), [Frame(0, numbers, numbers // 2, waves), *pieces, alert]
             )
             end = RunFinish(RunId("run-1"), WriterId("w"), RunState.FAILED, 1, "why", {}, 9)
             sink.finish(Offset(7), end)
@@ -166,13 +166,14 @@ def test_both_databases_answer_alike(tmp_path: Path, postgresql: PostgresqlServe
                     repr(store.runs("p", limit=3)),
                     repr(store.runs(before=store.runs(limit=2)[-1].page_key)),
                     (store.keys(RunId("run-1")), list(store.console(RunId("run-1")))),
+                    next(store.console(RunId("run-1"), 3)),  # and no more of them
                     (store.alerts(RunId("run-1")), store.events(RunId("run-1"))),
                     *(points_of(store, **how) for how in ({}, {"stride": 7}, {"max_points": 40})),
                 ]
             )
     in_file, in_postgresql = answers
     assert in_file == in_postgresql
-    kinds = [event.kind for event in in_file[3][1]]
+    kinds = [event.kind for event in in_file[4][1]]
     assert kinds == ["started", "joined", "ended", "resumed"]
 
 

@@ -1,5 +1,7 @@
 """Several sidecars share one store in PostgreSQL: each has its runs, and nothing is doubled."""
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -12,7 +14,21 @@ from postgresql import PostgresqlServer, postgresql_server
 from pillion_sidecar.artifact_records import Artifact, ArtifactFile
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import DiskError, SinkError
-from pillion_sidecar.records import Environment, Frame, Offset, Record, RunId, RunStart, WriterId
+from pillion_sidecar.garbage import collect
+from pillion_sidecar.journal import Journal
+from pillion_sidecar.records import (
+    Environment,
+    Frame,
+    Offset,
+    Record,
+    RunFinish,
+    RunId,
+    RunStart,
+    RunState,
+    WriterId,
+)
+from pillion_sidecar.settings import load
+from pillion_sidecar.sidecar_id import make_id, owner_of
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_artifacts import find, known_versions
@@ -119,6 +135,40 @@ def test_artifacts_of_one_name_are_counted_per_sidecar(sharing: Sharing) -> None
             (found,) = find(connection, store.owner)
             assert (found.artifact.description, found.artifact.version) == (owner, 0)
             assert known_versions(connection, owner) == [("p", "model", 0, owner.encode() * 32)]
+
+
+def test_garbage_is_what_the_own_runs_do_not_need(sharing: Sharing, tmp_path: Path) -> None:
+    """Retention gives up own versions, and what others name keeps no file here."""
+    settings = load(data_dir=tmp_path / "data", store=sharing.url)
+    settings.data_dir.mkdir()
+    make_id(settings)
+    Journal(settings.journal_path, on_commit=lambda: None, on_fatal=lambda _: None).close()
+    mine, blobs = owner_of(settings), Blobs(settings.blobs_dir)
+    contents = {
+        owner: [f"{owner}{number}".encode() for number in range(2)] for owner in (mine, "b")
+    }
+    for (owner, files), run_id in zip(contents.items(), (A_RUN, B_RUN), strict=True):
+        sink = sharing.sink(owner)
+        sink.start(Offset(1), start_of(run_id))
+        versions: list[Record] = []
+        for number, content in enumerate(files):
+            digest = hashlib.sha256(content).digest()
+            blobs.put(digest, content)
+            os.utime(blobs.path(digest), (0, 0))
+            file = ArtifactFile("f", digest, len(content))
+            place = (run_id, "p", "model", "model", number, ("latest",), {}, owner, (file,), 1, ())
+            versions.append(Artifact(*place, sha256=digest))
+        sink.apply(run_id, Offset(2), versions)
+        sink.finish(Offset(3), RunFinish(run_id, WriterId("w"), RunState.FINISHED, 0, "", {}, 9))
+    collect(settings, 1, is_dry=False)
+    left = {
+        owner: [blobs.path(hashlib.sha256(each).digest()).exists() for each in files]
+        for owner, files in contents.items()
+    }
+    assert left == {mine: [False, True], "b": [False, False]}
+    with sharing.store().snapshot() as connection:
+        kept = [each.artifact.version for owner in contents for each in find(connection, owner)]
+    assert kept == [1, 1, 0]
 
 
 def test_what_a_former_writer_commits_late_is_not_written_twice(sharing: Sharing) -> None:

@@ -11,15 +11,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import sqlalchemy as sa
 from postgresql import PASSWORD, PostgresqlServer
+from sqlalchemy.exc import DBAPIError
 
-from pillion_sidecar.errors import DiskError, SettingsError
+from pillion_sidecar.errors import DiskError, PillionError, SettingsError, SinkError
 from pillion_sidecar.records import Environment, Frame, Offset, RunId, RunStart, WriterId
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
-from pillion_sidecar.store_database import open_for_writing
+from pillion_sidecar.store_database import cannot_read, cannot_write, open_for_writing
 
 RUN = RunId("run")
 NOBODY = 65534
@@ -206,3 +208,26 @@ def test_commits_wait_for_the_disk_whatever_is_set_for_the_user(
     with engine.begin() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (psycopg.errors.DiskFull, SinkError),
+        (psycopg.errors.AdminShutdown, SinkError),
+        (psycopg.errors.SerializationFailure, SinkError),
+        (psycopg.errors.DeadlockDetected, SinkError),
+        (psycopg.errors.UniqueViolation, SinkError),
+        (psycopg.OperationalError, SinkError),
+        (psycopg.errors.InsufficientPrivilege, DiskError),
+        (psycopg.errors.UndefinedTable, DiskError),
+    ],
+)
+def test_what_may_pass_is_told_from_what_needs_somebody(
+    cause: type[psycopg.Error], kind: type[PillionError]
+) -> None:
+    """Both are tried again; of a write nothing counts, and a read says what to look at."""
+    error = DBAPIError("INSERT", {"name": "a value"}, cause("why\n  it failed"))
+    written = cannot_write(error)
+    assert (type(written), "why it failed" in str(written)) == (kind, True)
+    assert "a value" not in str(written) + str(cannot_read(error))
