@@ -28,8 +28,8 @@ LABEL_CHARACTERS_MAX = 24
 """Of a line's label, on a terminal."""
 CELL_CHARACTERS_MIN = 12
 """To this a run's cells are cut before fewer runs stand beside each other."""
-NAME_CHARACTERS_MAX = 22
-"""Of a name in the tables of groups and series."""
+NAME_CHARACTERS_MAX, GROUP_CHARACTERS_MIN = 22, 8
+"""Of a name in the tables of groups and series, on a terminal; to these a narrow one cuts it."""
 UNCUT_WIDTH = 1000
 """What is as wide is no terminal."""
 
@@ -73,8 +73,9 @@ class ComparisonView:
         ]
         names = _short_names(response.runs)
         yield from _blocks(names, sections, options.max_width)
-        yield from _group_tables(response)
-        yield from _series_tables(response, names, self._axis)
+        name_max = NAME_CHARACTERS_MAX if options.max_width < UNCUT_WIDTH else UNCUT_WIDTH
+        yield from _group_tables(response, name_max)
+        yield from _series_tables(response, [_cut(name, name_max) for name in names], self._axis)
 
 
 class DifferencesView:
@@ -257,7 +258,7 @@ def _table(
     return table
 
 
-def _group_tables(response: pb2.CompareResponse) -> Iterator[Any]:
+def _group_tables(response: pb2.CompareResponse, name_max: int) -> Iterator[Any]:
     """Show the groups by each metric whose direction is known, the one that decides first."""
     metrics = sorted(
         (metric for metric in response.metrics if metric.groups and metric.direction in _ARROWS),
@@ -267,14 +268,15 @@ def _group_tables(response: pb2.CompareResponse) -> Iterator[Any]:
         yield ""
         title = f"GROUPS by each run's {metric.group_figure} {metric.key}"
         yield Text(user_text(title).plain, style="bold")
-        table = Table("group", box=None, pad_edge=False, header_style="dim")
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("group", min_width=GROUP_CHARACTERS_MIN, no_wrap=True)
         for name in ("runs", "mean", "std", "difference", "95 % interval", "p"):
             table.add_column(name, justify="right", no_wrap=True)
         differences = {one.name: one for one in metric.group_differences}
         for group in metric.groups:
             deviation = group.standard_deviation if group.HasField("standard_deviation") else None
             table.add_row(
-                user_text(_cut(group.name, NAME_CHARACTERS_MAX)),
+                user_text(_cut(group.name, name_max)),
                 str(group.run_count),
                 _short(group.mean),
                 _short(deviation),
@@ -308,7 +310,7 @@ def _series_tables(response: pb2.CompareResponse, names: Sequence[str], axis: st
         for name, one in zip(names, aligned.series, strict=True):
             numbers = [value for value in one.values if not math.isnan(value)]
             table.add_row(
-                user_text(_cut(name, NAME_CHARACTERS_MAX)),
+                user_text(name),
                 sparkline(numbers),
                 f"{len(numbers):,} values",
             )

@@ -142,6 +142,7 @@ def test_status_tells_whether_the_data_is_safe(sidecar: Any, place: tuple[str, .
                     "lag_row_count": 0,
                     "oldest_undelivered_age_s": 0.0,
                     "last_error": None,
+                    "last_error_reason": None,
                 }
             },
         }

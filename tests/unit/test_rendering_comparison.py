@@ -214,6 +214,18 @@ def test_groups_are_shown_with_what_the_test_says() -> None:
     ]
 
 
+def test_names_of_groups_are_cut_on_a_terminal_alone() -> None:
+    """They stay there, however long the numbers are."""
+    response = comparison_of(1.0, 2.0)
+    response.metrics[0].group_figure = "best"
+    for letter in "ab":
+        response.metrics[0].groups.add(name=letter * 50, run_count=2, mean=-1.234e-100)
+    assert any("b" * 50 in line for line in shown(ComparisonView(response)))
+    narrow = shown(ComparisonView(response), 60)
+    assert any("aaa" in line for line in narrow)
+    assert max(map(cell_len, narrow)) <= 60
+
+
 def test_series_are_drawn() -> None:
     """A line of blocks per run, and how many values it has."""
     response = comparison_of(1.0, 2.0)
