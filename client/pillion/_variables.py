@@ -12,6 +12,7 @@ _VARIABLES = {
     "job_type": ("PILLION_JOB_TYPE", "WANDB_JOB_TYPE"),
     "id": ("PILLION_RUN_ID", "WANDB_RUN_ID"),
     "resume": ("PILLION_RESUME", "WANDB_RESUME"),
+    "log_model": ("PILLION_LOG_MODEL", "WANDB_LOG_MODEL"),
     "mode": ("PILLION_MODE", "WANDB_MODE"),
 }
 _MODES = {
@@ -25,7 +26,7 @@ _POLICIES = {"allow": "allow", "auto": "allow", "true": "allow", "never": "never
 
 
 def variable(name: str) -> str:
-    """Return what the environment says of one of a run's arguments; empty: nothing."""
+    """Return what the environment says of an argument; empty: nothing."""
     found = (os.environ.get(each, "").strip() for each in _VARIABLES[name])
     return next(filter(None, found), "")
 

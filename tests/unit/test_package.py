@@ -135,11 +135,22 @@ def test_wandb_is_imported_by_its_sink_alone(path: Path) -> None:
     "path", sorted(PACKAGES["pillion"].glob("*.py")), ids=lambda path: path.name
 )
 def test_client_needs_the_standard_library_grpc_and_protobuf_alone(path: Path) -> None:
-    """A trainer's environment gets nothing else from us."""
+    """A trainer's environment gets nothing else from us; who has a framework imports its module."""
     loaded = {name.split(".")[0] for name in imports_of(path)}
     makes_frames = path.name in {"_history.py", "_comparison.py"}
     asked_for = {"numpy", "pandas"} if makes_frames else set()  # by the caller
     assert loaded <= {*sys.stdlib_module_names, "pillion", "grpc", "google", *asked_for}
+
+
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [("transformers", "transformers"), ("accelerate", "accelerate"), ("lightning", "lightning")],
+)
+def test_an_integration_needs_its_own_framework_alone(name: str, framework: str) -> None:
+    """And torch, which each of them has; it is imported by its users, never by us."""
+    path = PACKAGES["pillion"] / "integrations" / f"{name}.py"
+    loaded = {each.split(".")[0] for each in imports_of(path)} - {"pytorch_lightning"}
+    assert loaded - {*sys.stdlib_module_names, "pillion", "torch"} == {framework}
 
 
 def test_contract_has_every_rpc_of_the_design() -> None:

@@ -1,39 +1,12 @@
-"""The machine and the libraries: what they are, and what they cannot do."""
+"""What these libraries, on this machine, cannot do."""
 
 import os
-import platform
-from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
 from pillion_trainer.config import ConfigurationError, TrainingConfig
-
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "pillion")
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return what the training runs on, for the configuration of a run."""
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "device": gpus[0] if gpus else _cpu_name(),
-        "gpus": len(gpus),
-        "cpu": _cpu_name(),
-        "cpu_cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "platform": platform.platform(),
-    }
-
-
-def describe_libraries() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
-    return {"python": platform.python_version()} | {
-        name: metadata.version(name) for name in LIBRARIES
-    }
 
 
 def refuse_the_impossible(config: TrainingConfig) -> None:
@@ -63,13 +36,3 @@ def refuse_the_impossible(config: TrainingConfig) -> None:
         )
     if mistakes:
         raise ConfigurationError(*mistakes)
-
-
-def _cpu_name() -> str:
-    """Return the processor's name as Linux knows it, else the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

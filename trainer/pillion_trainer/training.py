@@ -25,12 +25,13 @@ from transformers import (
     set_seed,
 )
 
+from pillion.integrations.hardware import describe_libraries, describe_machine
+from pillion.integrations.transformers import PillionCallback, Run
 from pillion_trainer.base_model import ensure_base_model, in_lines
-from pillion_trainer.callback import PillionCallback, Run
 from pillion_trainer.config import TINY, ConfigurationError, TrainingConfig
 from pillion_trainer.dataset import Dataset, load_dataset
 from pillion_trainer.guard import GuardCallback
-from pillion_trainer.machine import describe_libraries, describe_machine, refuse_the_impossible
+from pillion_trainer.machine import refuse_the_impossible
 from pillion_trainer.stopping import StopRequest
 
 CHECKPOINTS_KEPT = 2
@@ -118,7 +119,7 @@ def fine_tune(
         eval_dataset=dataset.evaluation if len(dataset.evaluation) else None,
         data_collator=default_data_collator,
         processing_class=tokenizer,
-        callbacks=[PillionCallback(run), GuardCallback(stop)],
+        callbacks=[PillionCallback(run, describes=False), GuardCallback(stop)],
     )
     trainer.remove_callback(ProgressCallback if is_watched else PrinterCallback)
     if is_watched:
@@ -132,7 +133,7 @@ def fine_tune(
     trainer.save_model(str(output_dir))
 
     result = _result(trainer, output_dir, training_time_s)
-    run.summary.update(_summary(result, dataset))
+    run.summary.update(_summary(result))
     return result
 
 
@@ -278,15 +279,9 @@ def _announce(
     say(f"output: {output_dir}")
 
 
-def _summary(result: FineTune, dataset: Dataset) -> dict[str, Any]:
-    """Return what came out of it, by the names people look for."""
+def _summary(result: FineTune) -> dict[str, Any]:
+    """Return what came out of it beside what `PillionCallback` tells."""
     return {
-        "final_loss": result.final_loss,
-        "best_val_loss": result.best_val_loss,
-        "total_steps": result.steps,
-        "training_time_hours": result.training_time_s / 3600,
-        "hardware": describe_machine()["device"],
-        "dataset_size": len(dataset.train) + len(dataset.evaluation),
         "adapter_size_bytes": result.adapter_size_bytes,
         "adapter": str(result.adapter_dir),
     }

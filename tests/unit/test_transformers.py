@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("transformers", reason="needs the extra [trainer]")
 
-from pillion_trainer.callback import PillionCallback
+from pillion.integrations.transformers import PillionCallback
 from pillion_trainer.guard import GuardCallback, TrainingDivergedError
 from pillion_trainer.stopping import StopRequest
 
@@ -24,7 +24,12 @@ class FakeRun:
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.checkpoints: list[int] = []
         self.should_stop = False
+
+    def log_checkpoint(self, _path: Any, step: int, *_: Any) -> None:
+        """Keep of which step it is."""
+        self.checkpoints.append(step)
 
     def log(self, metrics: dict[str, Any], *, step: int) -> None:
         """Keep the row."""
@@ -41,10 +46,16 @@ class FakeClock:
         return self.now_s
 
 
-def state(step: int, *, tokens: int = 0, is_zero: bool = True) -> Any:
+def state(
+    step: int, *, tokens: int = 0, is_zero: bool = True, flos: float = 0.0, best: str | None = None
+) -> Any:
     """Return what the Trainer would pass as its state."""
     return SimpleNamespace(
-        global_step=step, num_input_tokens_seen=tokens, is_world_process_zero=is_zero
+        global_step=step,
+        num_input_tokens_seen=tokens,
+        is_world_process_zero=is_zero,
+        total_flos=flos,
+        best_model_checkpoint=best,
     )
 
 
@@ -126,6 +137,79 @@ def test_the_last_checkpoint_is_noted_in_the_summary() -> None:
     run = FakeRun()
     PillionCallback(run).on_save(ARGS, state(50), None)
     assert run.summary == {"last_checkpoint": "/out/checkpoint-50", "last_checkpoint_step": 50}
+
+
+def test_a_step_is_split_where_its_parts_can_be_seen() -> None:
+    """Data, forward and backward, the optimizer; what is queued on a device is not seen."""
+    for is_queued in (False, True):
+        run, clock = FakeRun(), FakeClock()
+        callback = PillionCallback(run, clock=clock)
+        callback.on_train_begin(ARGS, state(0), None)
+        callback._times.is_queued = is_queued
+        for now_s, event in (
+            (1.0, callback.on_step_begin),
+            (4.0, callback.on_pre_optimizer_step),
+            (4.5, callback.on_optimizer_step),
+            (5.0, callback.on_step_end),
+        ):
+            clock.now_s = now_s
+            event(ARGS, state(1), None)
+        callback.on_log(ARGS, state(1), None, {"loss": 1.0})
+        seen = {"train/data_time_s": 1.0, "train/step_time_s": 5.0}
+        if not is_queued:
+            seen |= {"train/forward_backward_time_s": 3.0, "train/optimizer_time_s": 0.5}
+        assert {key: value for key, value in run.rows[0][1].items() if "time_s" in key} == seen
+
+
+def test_utilization_counts_no_gradients_of_frozen_weights() -> None:
+    """Of 6 operations per weight and token a frozen one needs 4."""
+    run, clock = FakeRun(), FakeClock()
+    callback = PillionCallback(run, clock=clock, peak_flops_per_s=100.0)
+    callback.on_train_begin(ARGS, state(0, flos=0.0), None)
+    callback._trained_share = 0.5
+    clock.now_s = 2.0
+    callback.on_step_end(ARGS, state(1), None)
+    callback.on_log(ARGS, state(1, flos=60.0), None, {"loss": 1.0})
+    assert run.rows[0][1]["train/model_flops_utilization"] == pytest.approx(60 * 5 / 6 / 200)
+
+
+def test_what_came_of_the_training_is_summed_up() -> None:
+    """At its end; an evaluation that comes later still counts."""
+    run, clock = FakeRun(), FakeClock()
+    callback = PillionCallback(run, clock=clock, quality_metric="eval_accuracy")
+    callback.on_train_begin(ARGS, state(0), None, train_dataloader=SimpleNamespace(dataset="x" * 8))
+    for logs in ({"loss": 2.0}, {"eval_loss": 1.5, "eval_accuracy": 0.5}, {"loss": 1.0}):
+        callback.on_log(ARGS, state(1), None, logs)
+    clock.now_s = 1800.0
+    callback.on_train_end(ARGS, state(2), None)
+    assert run.summary == {
+        "final_loss": 1.0,
+        "best_val_loss": 1.5,
+        "quality_score": 0.5,
+        "total_steps": 2,
+        "training_time_hours": 0.5,
+        "dataset_size": 8,
+    }
+    callback.on_log(ARGS, state(2), None, {"eval_loss": 1.25, "eval_accuracy": 0.75})
+    assert (run.summary["best_val_loss"], run.summary["quality_score"]) == (1.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("log_model", "logged"), [("checkpoint", [50, 60]), ("best", [60]), ("end", []), (None, [])]
+)
+def test_checkpoints_become_artifacts_by_choice(log_model: str | None, logged: list[int]) -> None:
+    """Each, or each that is the best so far."""
+    run = FakeRun()
+    callback = PillionCallback(run, log_model=log_model)
+    callback.on_save(ARGS, state(50), None)
+    callback.on_save(ARGS, state(60, best="/out/checkpoint-60"), None)
+    assert run.checkpoints == logged
+
+
+def test_a_choice_that_is_none_is_refused() -> None:
+    """Saying which there are."""
+    with pytest.raises(ValueError, match="take 'end', 'checkpoint' or 'best'"):
+        PillionCallback(log_model="sometimes")
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
