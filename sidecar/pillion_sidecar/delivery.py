@@ -5,6 +5,7 @@ never waits for anything here.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from pillion_sidecar.supervisor import Supervisor, Worker
 from pillion_sidecar.wandb_keys import Account
 
 STORE = "store"
+
+BUSY_S = 0.02
+"""Trainers of the usual pace send ten times a second; what comes sooner is a flood."""
 
 TRIM_RUNS_MAX = 1_000
 """At once: the journal looks for each what it can delete. The others have their turn next."""
@@ -63,8 +67,14 @@ class Delivery:
         self._destinations = dict(destinations)
         self._sinks = {name: self._sink(name) for name in (STORE, *accounts)}
         self._is_started = self._is_draining = False
+        self._woken_s = 0.0
         self._moved: set[RunId] = set()
         """Runs whose trim points may have moved and were not told since."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something new came just now: intake needs the processor."""
+        return time.monotonic() - self._woken_s < BUSY_S
 
     @property
     def sinks(self) -> list[str]:
@@ -110,6 +120,7 @@ class Delivery:
 
     def wake(self) -> None:
         """Tell the workers that there is something new. Cheap; never blocks."""
+        self._woken_s = time.monotonic()
         for sink in self._sinks.values():
             sink.supervisor.wake()
 

@@ -7,7 +7,7 @@ The store is filled by another process, a little later. So each question first w
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -72,7 +72,7 @@ class Queries:
         self._settings, self._journal, self._uploader = settings, journal, uploader
         self._configuration, self._pages = configuration, pages
         self._delivery, self._adoption = delivery, adoption
-        self._places, self._watchers = ReadingPlaces(), ReadingPlaces()
+        self._places, self._watchers = (ReadingPlaces(lambda: delivery.is_busy) for _ in range(2))
         self._has_news = False
         """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
@@ -155,12 +155,12 @@ class Queries:
 
     async def metrics(
         self, request: telemetry_service_pb2.ReadMetricsRequest
-    ) -> AsyncGenerator[telemetry_service_pb2.ReadMetricsResponse]:
-        """Answer `ReadMetrics`."""
+    ) -> AsyncGenerator[bytes]:
+        """Answer `ReadMetrics`, with messages that are encoded: that is not for the event loop."""
         metric_answers.check_selection(request)  # before anything is read
         ends = await self._ends([request.run_id])
         await self._delivery.wait_for("store", ends, FRESH_TIMEOUT_S)
-        responses = self._places.items(lambda: metric_answers.read_metrics(self._store, request))
+        responses = self._places.items(lambda: self._encoded_metrics(request))
         try:
             async for response in responses:
                 yield response
@@ -232,6 +232,12 @@ class Queries:
         response.sentence = safety.sentence(response)
         response.is_safe = safety.is_safe(response)
         return response
+
+    def _encoded_metrics(
+        self, request: telemetry_service_pb2.ReadMetricsRequest
+    ) -> Iterator[bytes]:
+        for response in metric_answers.read_metrics(self._store, request):
+            yield response.SerializeToString()
 
     def _look(self, watch: Watch, url: str) -> telemetry_service_pb2.WatchRunResponse | None:
         return watch.look(self._store, url)

@@ -289,8 +289,8 @@ class TelemetryService:
 
     async def ReadMetrics(  # noqa: N802
         self, request: bytes, _context: _Context
-    ) -> AsyncGenerator[telemetry_service_pb2.ReadMetricsResponse]:
-        """See the contract."""
+    ) -> AsyncGenerator[bytes]:
+        """See the contract. Messages go as bytes: they are encoded where they are read."""
         asked = decode(request, telemetry_service_pb2.ReadMetricsRequest)
         responses = self._queries.metrics(asked)
         try:
@@ -375,8 +375,12 @@ def _handler(service: TelemetryService, method: MethodDescriptor) -> grpc.RpcMet
     return kind(
         behaviour,
         # Requests come as bytes, so that malformed ones are refused by us, with a sentence.
-        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        response_serializer=_encoded,
     )
+
+
+def _encoded(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 def _answering(
