@@ -21,6 +21,8 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import PeerError, SettingsError
 from pillion_sidecar.records import TargetMode, WandbTarget
 from pillion_sidecar.settings import Settings, WandbMode
+from pillion_sidecar.validation import check_tags
+from pillion_sidecar.validation_values import KEY_BYTES_MAX, check_text
 from pillion_sidecar.wandb_keys import (
     DEFAULT_BASE_URL,
     Account,
@@ -113,6 +115,8 @@ class Configuration:
         Raises:
             PeerError: Something of it cannot be; then nothing is changed.
         """
+        for name in ("project", "entity", "base_url"):
+            check_text(getattr(request, name), name, KEY_BYTES_MAX)
         choices = self.choices
         if request.HasField("enabled"):
             mode = WandbMode.AUTO if request.enabled else WandbMode.DISABLED
@@ -124,7 +128,7 @@ class Configuration:
             if request.HasField(name):
                 choices = replace(choices, **{name: getattr(request, name)})
         if request.HasField("tags"):
-            choices = replace(choices, tags=tuple(dict.fromkeys(request.tags.tags)))
+            choices = replace(choices, tags=check_tags(request.tags.tags, "tags"))
         if request.HasField("credential"):
             choices = replace(choices, credential=_credential(request.credential))
         servers = dict(choices.servers)

@@ -88,7 +88,7 @@ def check_start(request: telemetry_service_pb2.StartRunRequest) -> RunStart:
         name=request.name or _default_name(request, start_time_unix_nano) or run_id,
         group=request.group,
         job_type=request.job_type,
-        tags=_check_tags(request.tags, "tags"),
+        tags=check_tags(request.tags, "tags"),
         notes=request.notes,
         config=redact(from_key_values(request.config)),
         environment=_check_environment(request.environment),
@@ -200,8 +200,8 @@ def check_update(request: telemetry_service_pb2.UpdateRunRequest) -> RunUpdate:
         run_id=check_run_id(request.run_id),
         name=request.name if request.HasField("name") else None,
         notes=request.notes if request.HasField("notes") else None,
-        add_tags=_check_tags(request.add_tags, "add_tags"),
-        remove_tags=_check_tags(request.remove_tags, "remove_tags"),
+        add_tags=check_tags(request.add_tags, "add_tags"),
+        remove_tags=check_tags(request.remove_tags, "remove_tags"),
         config=redact(from_key_values(request.config)),
     )
 
@@ -234,7 +234,8 @@ def _default_name(request: telemetry_service_pb2.StartRunRequest, time_unix_nano
     return "_".join([*said, stamp])
 
 
-def _check_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
+def check_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
+    """Check tags; return each once."""
     different = tuple(dict.fromkeys(tags))
     if len(different) > TAGS_MAX:
         raise PeerError(f"{field}: {len(different)} of them; at most {TAGS_MAX} are taken.")

@@ -152,18 +152,22 @@ def test_each_credential_is_a_sink(home: Path) -> None:
         ("api_key", "with spaces " * 5, "that is no W&B key"),
         ("base_url", "ftp://example.org", "base_url: a URL such as"),
         ("base_url", "https://user:secret@example.org", "base_url: a URL such as"),
+        ("project", "p" * 1025, "project: longer than 1024 bytes"),
+        ("entity", "e" * 1025, "entity: longer than 1024 bytes"),
+        ("tags", [str(number) for number in range(257)], "tags: 257 of them; at most 256"),
+        ("tags", ["t" * 1025], "tags: longer than 1024 bytes"),
         ("credential", "../up", "credential: 1 to 32 small letters"),
         ("credential", "default", "credential: 1 to 32 small letters"),
     ],
 )
 def test_nonsense_is_refused_and_changes_nothing(
-    home: Path, field: str, value: str, said: str
+    home: Path, field: str, value: Any, said: str
 ) -> None:
     """With what is wrong and what to do; never with the key itself."""
     made = configuration(home)
     before = made.choices
     with pytest.raises(PeerError, match=said) as refused:
-        made.configure(request(project="new", **{field: value}))
+        made.configure(request(**{"project": "new", field: value}))
     assert made.choices == before
     assert not (home / "data" / "wandb.json").exists()
     assert field != "api_key" or value not in str(refused.value)
