@@ -19,7 +19,8 @@ from pillion_sidecar.records import (
     WriterId,
 )
 from pillion_sidecar.sinks.store import StoreSink
-from pillion_sidecar.store import Series, Store, StoredRun
+from pillion_sidecar.store import Series, Store
+from pillion_sidecar.stored_run import StoredRun
 
 
 def stored_run(run_id: str, config: dict[str, Any] | None = None, **fields: Any) -> StoredRun:

@@ -11,7 +11,8 @@ from pillion_sidecar.environment import encode_environment
 from pillion_sidecar.errors import PeerError, StateError
 from pillion_sidecar.records import encode_alert, encode_definition, encode_target
 from pillion_sidecar.run_filter import parse_filters, parse_order
-from pillion_sidecar.store import Store, StoredRun
+from pillion_sidecar.store import Store
+from pillion_sidecar.stored_run import StoredRun
 from pillion_sidecar.validation import check_run_id
 
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000

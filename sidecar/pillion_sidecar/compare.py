@@ -29,9 +29,9 @@ from pillion_sidecar.groups import (
     name_some,
 )
 from pillion_sidecar.records import RunId
-from pillion_sidecar.store import StoredRun
 from pillion_sidecar.store_figures import by_name
 from pillion_sidecar.store_statistics import MetricStatistics
+from pillion_sidecar.stored_run import StoredRun
 
 RUNS_MIN, RUNS_MAX = 2, 10
 """How many runs can be compared at once; fewer and more are refused."""

@@ -30,8 +30,9 @@ from pillion_sidecar.directions import Direction
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.groups import GroupDifference, GroupStatistics
 from pillion_sidecar.records import RunId
-from pillion_sidecar.store import Store, StoredRun
+from pillion_sidecar.store import Store
 from pillion_sidecar.store_statistics import MetricStatistics, read_statistics
+from pillion_sidecar.stored_run import StoredRun
 
 
 def check_question(request: pb2.CompareRequest) -> None:

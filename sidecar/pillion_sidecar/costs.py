@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pillion_sidecar.records import RunId
-from pillion_sidecar.store import StoredRun
 from pillion_sidecar.store_statistics import MetricStatistics
+from pillion_sidecar.stored_run import StoredRun
 
 THROUGHPUT_METRICS = (
     "train/tokens_per_second",

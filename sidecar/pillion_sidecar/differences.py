@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pillion.values import Value
 from pillion_sidecar.records import RunId
-from pillion_sidecar.store import StoredRun
+from pillion_sidecar.stored_run import StoredRun
 
 DIFFERENCES_MAX = 1000
 """So many differences of each kind are given; the rest is counted."""

@@ -17,8 +17,8 @@ from pillion_sidecar.directions import Direction
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import RunId
 from pillion_sidecar.significance import deviation, mean, welch_test
-from pillion_sidecar.store import StoredRun
 from pillion_sidecar.store_statistics import MetricStatistics
+from pillion_sidecar.stored_run import StoredRun
 
 RUNS_TESTED_MIN = 2
 RUNS_TELLING = 3

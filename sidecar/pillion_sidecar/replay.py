@@ -31,8 +31,9 @@ from pillion_sidecar.records import (
     WriterId,
 )
 from pillion_sidecar.sinks import Sink
-from pillion_sidecar.store import CONSOLE_RECORDS, Row, Store, StoredRun
+from pillion_sidecar.store import CONSOLE_RECORDS, Row, Store
 from pillion_sidecar.store_artifacts import links_of, one
+from pillion_sidecar.stored_run import StoredRun
 
 SLICE_ROWS = 4_096
 

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from pillion_sidecar.errors import LimitError, PeerError
 from pillion_sidecar.records import RunId
 from pillion_sidecar.run_filter import COLUMNS, Condition, Facts, Order
-from pillion_sidecar.store import PageKey, Store, logged_summaries
+from pillion_sidecar.store import Store
 from pillion_sidecar.store_tables import readable, runs
+from pillion_sidecar.stored_run import PageKey, logged_summaries
 
 EXAMINED_MAX = 5_000
 SEARCH_S = 2.0

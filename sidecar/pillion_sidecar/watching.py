@@ -14,8 +14,9 @@ from pillion.values import Value, to_key_values
 from pillion_sidecar.answers import run_message
 from pillion_sidecar.errors import PeerError, StateError
 from pillion_sidecar.records import Alert, AlertLevel, RunState, encode_alert
-from pillion_sidecar.store import Store, StoredRun
+from pillion_sidecar.store import Store
 from pillion_sidecar.store_tables import alerts, console, is_there
+from pillion_sidecar.stored_run import StoredRun
 from pillion_sidecar.validation import check_run_id
 
 LINES_MAX = 10_000

@@ -12,7 +12,8 @@ import pytest
 
 from pillion_sidecar.records import RunState
 from pillion_sidecar.sinks.wandb_file import read_wandb_file
-from pillion_sidecar.store import Store, StoredRun
+from pillion_sidecar.store import Store
+from pillion_sidecar.stored_run import StoredRun
 
 pytestmark = pytest.mark.timeout(600)
 

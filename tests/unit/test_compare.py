@@ -16,8 +16,8 @@ from pillion_sidecar.compare import (
 from pillion_sidecar.directions import Direction
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import MetricDefinition, Summarizing
-from pillion_sidecar.store import StoredRun
 from pillion_sidecar.store_statistics import statistics_of
+from pillion_sidecar.stored_run import StoredRun
 
 NAN = float("nan")
 
