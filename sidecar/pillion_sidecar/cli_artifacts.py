@@ -18,6 +18,7 @@ from pillion_sidecar.cli_common import (
     Json,
     Listen,
     asking,
+    complete_run,
     make_console,
     refusals_told,
     show,
@@ -49,15 +50,19 @@ Reference = Annotated[str, typer.Argument(help="NAME:VERSION or NAME:ALIAS.", me
 def list_artifacts(
     project: Annotated[str, typer.Option(help="Only of this project.")] = "",
     name: Annotated[str, typer.Option(help="Only versions of this one.")] = "",
-    run: Annotated[str, typer.Option(help="Only what this run has made or read.")] = "",
+    run: Annotated[
+        str,
+        typer.Option(help="Only what this run has made or read.", autocompletion=complete_run),
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
     address: Listen = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """List versions of artifacts, the latest first. Works without a sidecar too."""
-    request = pb2.ListArtifactsRequest(project=project, name=name, run_id=run, page_size=limit)
+    request = pb2.ListArtifactsRequest(project=project, name=name, page_size=limit)
     with asking(address, data_dir) as ask:
+        request.run_id = run and ask.run_id(run)
         found = ask.artifacts(request).artifacts
     if not found and not as_json:
         print("There are no such artifacts. `run.log_artifact` makes some.")

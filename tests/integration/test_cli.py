@@ -49,8 +49,11 @@ def test_a_run_is_changed_and_shown(sidecar: Any, place: tuple[str, ...]) -> Non
     assert run["state"] == "FINISHED"
     tagged = pillion_command("tag", "renamed", "-b", "+c", "d", "--json", *place)
     assert json.loads(tagged.stdout)["tags"] == ["a", "c", "d"]
-    noted = pillion_command("note", "fir", "at last", *place)
-    assert "at last" in noted.stdout
+    assert "a, c, d, e" in pillion_command("tag", "first", "+e", *place).stdout
+    noted = pillion_command("note", "fir", "at last", "--json", *place)
+    assert json.loads(noted.stdout)["notes"] == "at last"
+    noted = pillion_command("note", "fir", "in the end", *place).stdout
+    assert ("in the end" in noted, "\x1b" in noted) == (True, False)  # nor colours in a pipe
     refused = pillion_command("update", "first", *place)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "nothing to change" in refused.stderr
