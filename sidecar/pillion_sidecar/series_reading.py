@@ -57,7 +57,7 @@ def read_points(store: Store, run_id: RunId, selection: Selection) -> Generator[
     extents = _extents(store, known, selection, end)
     few = {key for key, extent in extents.items() if extent.count <= selection.max_points}
     yield from _rows(store, [_only(each, few) for each in known], selection, end)
-    for key in extents.keys() - few:
+    for key in [key for key in extents if key not in few]:
         buckets = Buckets.within(
             extents[key].first_ordinal, extents[key].last_ordinal, selection.max_points
         )
