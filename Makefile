@@ -11,7 +11,7 @@ BUF := .tools/node_modules/.bin/buf
 CODE := client sidecar trainer tests benchmarks
 PROTOS := $(wildcard protos/pillion/v1/*.proto)
 
-.PHONY: help demo test check bench bench-store guarantees soak soak-online system proto format clean
+.PHONY: help demo test check anomalies bench bench-store guarantees soak soak-online system proto format clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ check: system .venv/installed .venv-proto/installed $(BUF)  ## Format, lint, typ
 	@$(MAKE) --no-print-directory PROTO_OUT=.tools/generated proto
 	diff -r -x '__pycache__' -x '__init__.py' -x py.typed .tools/generated/pillion/v1 client/pillion/v1
 	$(BIN)/pytest --quiet --numprocesses auto tests/unit tests/contract
+
+anomalies: .venv/installed  ## Measure what the rules for anomalies miss and raise for nothing; writes docs/anomalies.md.
+	$(BIN)/python benchmarks/anomalies.py $(ARGS)
 
 bench: .venv/installed  ## Measure log(), acked points per second, beside wandb offline.
 	$(BIN)/python benchmarks/bench.py $(ARGS)

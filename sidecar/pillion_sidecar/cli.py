@@ -47,7 +47,7 @@ from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.rendering_status import status_json, status_view
 from pillion_sidecar.safety import bytes_text, count_text
-from pillion_sidecar.settings import LogFormat, LogLevel, WandbMode, load
+from pillion_sidecar.settings import AlertLevelMin, LogFormat, LogLevel, WandbMode, load
 
 EXIT_TIMEOUT = 3
 """Of `wait`: not everything was there in time."""
@@ -131,6 +131,30 @@ def serve(
     metric_keys_max: Annotated[
         int | None, typer.Option(help="How many metrics one run may have.")
     ] = None,
+    anomalies: Annotated[
+        bool | None,
+        typer.Option("--anomalies/--no-anomalies", help="Look for anomalies, pass alerts on."),
+    ] = None,
+    anomaly_rules: Annotated[
+        list[str] | None,
+        typer.Option(help="A rule: `METRIC > VALUE for N steps`; may be repeated."),
+    ] = None,
+    anomaly_stop: Annotated[
+        list[str] | None,
+        typer.Option(help="A rule that asks trainers to stop; may be repeated."),
+    ] = None,
+    anomaly_stall_min_s: Annotated[
+        float | None, typer.Option(help="A run that is silent for less is not stalled.")
+    ] = None,
+    alert_webhook: Annotated[
+        str | None, typer.Option(help="Post alerts there. [PILLION_ALERT_WEBHOOK]")
+    ] = None,
+    alert_command: Annotated[
+        str | None, typer.Option(help="Run this for each alert, without a shell.")
+    ] = None,
+    alert_level_min: Annotated[
+        AlertLevelMin | None, typer.Option(help="Pass these alerts on, and graver ones.")
+    ] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="`text` for people, `json` for machines.")
     ] = None,
@@ -169,6 +193,13 @@ def serve(
             drain_timeout_s=drain_timeout_s,
             disk_reserve_bytes=disk_reserve_bytes,
             metric_keys_max=metric_keys_max,
+            anomalies=anomalies,
+            anomaly_rules=anomaly_rules or None,
+            anomaly_stop=anomaly_stop or None,
+            anomaly_stall_min_s=anomaly_stall_min_s,
+            alert_webhook=alert_webhook,
+            alert_command=alert_command,
+            alert_level_min=alert_level_min,
             log_format=log_format,
             log_level=log_level,
             metrics_port=metrics_port,

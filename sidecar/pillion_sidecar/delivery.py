@@ -5,6 +5,7 @@ never waits for anything here.
 """
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from pillion_sidecar.supervisor import Supervisor, Worker
 from pillion_sidecar.wandb_keys import Account
 
 STORE = "store"
+ANOMALIES = "anomalies"
 
 BUSY_S = 0.02
 """Trainers of the usual pace send ten times a second; what comes sooner is a flood."""
@@ -50,8 +52,9 @@ class Delivery:
         on_damaged: Callable[[Offset], Any] = lambda _: None,
         on_corrupt: Callable[[str], Any] = lambda _: None,
         on_news: Callable[[RunId, str, bool], Any] = lambda *_: None,
+        on_found: Callable[[RunId, dict[str, Any]], Any] = lambda *_: None,
     ) -> None:
-        """Prepare a worker per sink.
+        """Prepare a worker per sink, and the one that looks for anomalies if that is wanted.
 
         Args:
             settings: Say where everything is.
@@ -60,12 +63,16 @@ class Delivery:
             on_damaged: Called with the journal entry that a worker found damaged; once per worker.
             on_corrupt: Called with what a worker found when it could not read the journal.
             on_news: Called with a run, its page at W&B, and whether it is asked to stop there.
+            on_found: Called with a run and what a rule has found in it, as a `Finding`'s fields.
         """
         self._settings = settings
         self._on_damaged, self._on_corrupt, self._on_news = on_damaged, on_corrupt, on_news
+        self._on_found = on_found
         self._accounts: dict[str, Account | None] = dict(accounts)
         self._destinations = dict(destinations)
         self._sinks = {name: self._sink(name) for name in (STORE, *accounts)}
+        self._watcher = self._sink(ANOMALIES) if settings.anomalies else None
+        """No destination of anything: nothing waits for it."""
         self._is_started = self._is_draining = False
         self._woken_s = 0.0
         self._moved: set[RunId] = set()
@@ -92,7 +99,7 @@ class Delivery:
     @property
     def workers(self) -> list[Worker]:
         """How the sinks' processes stand."""
-        return [sink.supervisor.state for sink in self._sinks.values()]
+        return [sink.supervisor.state for sink in self._all()]
 
     def bind(self, run_id: RunId, sink: str) -> None:
         """Take it that a run goes to this W&B sink; a run's first one stands."""
@@ -115,13 +122,13 @@ class Delivery:
     def start(self) -> None:
         """Start the workers."""
         self._is_started = True
-        for sink in self._sinks.values():
+        for sink in self._all():
             sink.supervisor.start()
 
     def wake(self) -> None:
         """Tell the workers that there is something new. Cheap; never blocks."""
         self._woken_s = time.monotonic()
-        for sink in self._sinks.values():
+        for sink in self._all():
             sink.supervisor.wake()
 
     def progress(self, sink: str, run_id: RunId) -> Progress:
@@ -196,11 +203,17 @@ class Delivery:
 
     async def stop(self) -> None:
         """End the workers."""
-        await asyncio.gather(*(sink.supervisor.stop() for sink in self._sinks.values()))
+        await asyncio.gather(*(sink.supervisor.stop() for sink in self._all()))
 
     def _sink(self, name: str) -> "_Sink":
         log_path = self._settings.data_dir / "logs" / f"sink-{name}.log"
-        return _Sink(self._setup(name), log_path, self._on_damaged, self._on_corrupt, self._on_news)
+        return _Sink(
+            *(self._setup(name), log_path, self._on_damaged, self._on_corrupt),
+            *(self._on_news, self._on_found),
+        )
+
+    def _all(self) -> list["_Sink"]:
+        return [*self._sinks.values(), *([self._watcher] if self._watcher else [])]
 
     def _setup(self, name: str) -> dict[str, Any]:
         settings, account = self._settings, self._accounts.get(name)
@@ -214,9 +227,22 @@ class Delivery:
             "blobs_dir": str(settings.blobs_dir),
             "account": None if account is None else [account.base_url, account.key],
             "send_interval_s": settings.wandb_send_interval_s,
+            "watch": _watch_setup(settings) if name == ANOMALIES else None,
             "log_format": settings.log_format,
             "log_level": settings.log_level,
         }
+
+
+def _watch_setup(settings: Settings) -> dict[str, Any]:
+    """Return what the worker that looks for anomalies has to know."""
+    return {
+        "marks": str(settings.marks_path),
+        "rules": list(settings.anomaly_rules),
+        "stall_min_s": settings.anomaly_stall_min_s,
+        "webhook": settings.alert_webhook,
+        "command": shlex.split(settings.alert_command),
+        "level_min": settings.alert_level_min.name,
+    }
 
 
 class _Sink:
@@ -229,11 +255,12 @@ class _Sink:
         on_damaged: Callable[[Offset], Any],
         on_corrupt: Callable[[str], Any],
         on_news: Callable[[RunId, str, bool], Any],
+        on_found: Callable[[RunId, dict[str, Any]], Any],
     ) -> None:
         self.supervisor = Supervisor(
             setup, log_path, on_start=self._begin, on_message=self._take_in
         )
-        self._on_news = on_news
+        self._on_news, self._on_found = on_news, on_found
         self._on_damaged, self._on_corrupt = on_damaged, on_corrupt
         self._drained = asyncio.Event()
         """Set when a draining worker has nothing left, or can do nothing."""
@@ -280,6 +307,9 @@ class _Sink:
         elif "news" in message:
             news = message["news"]
             self._on_news(RunId(news["run_id"]), news["url"], news["should_stop"])
+        elif "found" in message:
+            found = message["found"]
+            self._on_found(RunId(found["run_id"]), found["finding"])
         elif "damaged" in message:
             self._on_damaged(Offset(message["damaged"]))
         elif "corrupt" in message:

@@ -169,6 +169,10 @@ class Journal:
         """Change a run from outside its trainer."""
         return self._submit(lambda: self._ledger.update(update))
 
+    def note(self, batch: CheckedBatch) -> Future[None]:
+        """Append what the sidecar itself has to say of a run; it does not live again by that."""
+        return self._submit(lambda: self._ledger.note(batch), len(batch.payload))
+
     def log_artifact(self, artifact: Artifact) -> Future[Artifact]:
         """Take an artifact whose files are kept; resolves to it with its version."""
         return self._submit(lambda: self._ledger.log_artifact(artifact))

@@ -184,6 +184,16 @@ class Ledger:
         self._gauge.take(len(payload))
         self._update(update, payload, run)
 
+    def note(self, batch: CheckedBatch) -> None:
+        """Append a batch that no writer has sent."""
+        run = self._existing(batch.run_id)
+        self._gauge.take(len(batch.payload))
+        payload, row_count = batch.payload, batch.row_count
+        if not batch.keys <= run.keys:
+            payload, row_count = self._within_keys(batch, run)
+        self._insert(batch.run_id, _NOBODY, 0, EntryKind.BATCH, run, row_count, payload)
+        self._end_again(batch.run_id, run)
+
     def log_artifact(self, artifact: Artifact) -> Artifact:
         """Take an artifact whose files are in the blob store; return it with its version."""
         run_id = RunId(artifact.run_id)

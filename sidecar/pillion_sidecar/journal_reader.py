@@ -24,7 +24,7 @@ class EntryKind(IntEnum):
     START = 1
     """A `RunStart`: a writer started the run, joined it or came back to it."""
     BATCH = 2
-    """A `Batch`."""
+    """A `Batch`; of the writer without a name, it is the sidecar's own, as are findings."""
     FINISH = 3
     """A `RunFinish`: a writer ended, others live on."""
     END = 4

@@ -93,6 +93,10 @@ class Liveness:
         """Tell whether this writer is looked after."""
         return (run_id, writer_id) in self._writers
 
+    def is_live(self, run_id: RunId) -> bool:
+        """Tell whether a run has a writer that has not ended."""
+        return any(run_id == known for known, _ in self._writers)
+
     def remove(self, run_id: RunId, writer_id: WriterId) -> None:
         """Look after a writer no longer: it has ended."""
         self._writers.pop((run_id, writer_id), None)

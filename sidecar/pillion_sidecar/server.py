@@ -25,12 +25,14 @@ from grpc_reflection.v1alpha import reflection
 from pillion.address import AddressError
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.adoption import Adoption
+from pillion_sidecar.anomaly_marks import make_marks
 from pillion_sidecar.artifact_intake import ArtifactIntake
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.exposition import Exposition
+from pillion_sidecar.findings import Findings
 from pillion_sidecar.idleness import Idleness
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournalReader
@@ -177,6 +179,8 @@ class Sidecar:
         lay_ballast(self._settings.journal_path)
         with JournalReader(self._settings.journal_path) as reader:
             destinations = reader.destinations()
+            if self._settings.anomalies:
+                make_marks(self._settings.marks_path, reader.runs)
         self._delivery = Delivery(
             self._settings,
             self._configuration.accounts(),
@@ -184,6 +188,10 @@ class Sidecar:
             on_damaged=self._on_damaged,
             on_corrupt=self._on_corrupt,
             on_news=self._on_news,
+            on_found=Findings(
+                *(self._journal, self._notices),
+                *(self._settings.anomaly_stop, self._liveness.is_live),
+            ).take,
         )
         self._wandb = WandbControl(self._configuration, self._delivery)
         self._uploader = Uploader(self._settings, self._wandb.upload_environment)
@@ -360,14 +368,17 @@ class Sidecar:
                     time_unix_nano=time.time_ns(),
                 )
                 try:
-                    await asyncio.wrap_future(self._journal.finish(finish, last_sequence=None))
+                    done = self._journal.finish(finish, last_sequence=None)
+                    ended = await asyncio.wrap_future(done)
                 except PillionError as error:
                     log.warning("run not ended", extra={"run_id": run_id, "error": error})
                     if not isinstance(error, StateError):
                         continue  # the disk is full: later
                 else:
-                    ended = {"run_id": run_id, "writer_id": writer_id, "reason": reason}
-                    log.warning("writer vanished", extra=ended)
+                    vanished = {"run_id": run_id, "writer_id": writer_id, "reason": reason}
+                    log.warning("writer vanished", extra=vanished)
+                    if ended.state is not RunState.RUNNING:
+                        self._notices.forget(run_id)
                 self._liveness.remove(run_id, writer_id)
 
     async def _trim(self) -> None:

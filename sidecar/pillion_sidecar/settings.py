@@ -6,9 +6,10 @@ its config.
 
 import os
 import platform
+import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -20,6 +21,7 @@ from pydantic_settings import (
 
 from pillion.address import Address, AddressError, default_address
 from pillion.spool import spool_directory
+from pillion_sidecar.anomaly_thresholds import Threshold
 from pillion_sidecar.errors import SettingsError
 
 NETWORK_FILESYSTEMS = {
@@ -78,6 +80,28 @@ class LogFormat(StrEnum):
     """One object per line, for machines."""
 
 
+class AlertLevelMin(StrEnum):
+    """Which alerts are passed on: these and graver ones."""
+
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+AnomalyRule = Literal[
+    "nan",
+    "loss_spike",
+    "divergence",
+    "gradient_explosion",
+    "gradient_vanishing",
+    "plateau",
+    "overfitting",
+    "throughput_drop",
+    "stalled",
+    "threshold",
+]
+
+
 class LogLevel(StrEnum):
     """What is logged: this and what is graver."""
 
@@ -121,6 +145,20 @@ class Settings(BaseSettings):
     """`pillion gc` keeps so many versions of each artifact; 0: all."""
     metric_keys_max: int = Field(default=100_000, gt=0)
     """Metrics that a run may have; values of others are refused and counted."""
+    anomalies: bool = True
+    """Whether runs are looked through for anomalies, and alerts passed on."""
+    anomaly_rules: tuple[str, ...] = ()
+    """Rules of the operator's own; see `anomaly_thresholds.py`."""
+    anomaly_stop: tuple[AnomalyRule, ...] = ()
+    """Rules that ask a run's trainers to stop."""
+    anomaly_stall_min_s: float = Field(default=900.0, gt=0)
+    """A run that is silent for less is not stalled."""
+    alert_webhook: str = Field(default="", repr=False)
+    """Where alerts are posted; may hold a secret. Empty: nowhere."""
+    alert_command: str = ""
+    """What is run for each alert, split as a shell would; empty: nothing."""
+    alert_level_min: AlertLevelMin = AlertLevelMin.WARN
+    """Which alerts the webhook and the command are given."""
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
@@ -137,6 +175,32 @@ class Settings(BaseSettings):
         if not set("?#%").isdisjoint(str(path)):
             raise ValueError("a '?', '#' or '%' in it would be read as part of a database's URL")
         return _absolute(path)
+
+    @field_validator("anomaly_rules")
+    @classmethod
+    def _rules(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        for rule in rules:
+            try:
+                Threshold.parse(rule)
+            except SettingsError as error:
+                raise ValueError(str(error)) from error
+        return rules
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _webhook(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("a webhook begins with https:// or http://")
+        return url
+
+    @field_validator("alert_command")
+    @classmethod
+    def _command(cls, command: str) -> str:
+        try:
+            shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"{command!r} cannot be split into words: {error}") from error
+        return command
 
     @field_validator("listen")
     @classmethod
@@ -195,6 +259,11 @@ class Settings(BaseSettings):
     def wandb_dirs(self) -> list[Path]:
         """Where W&B's files are, those of every credential."""
         return [self.wandb_dir, *self.data_dir.glob("wandb-*/")]
+
+    @property
+    def marks_path(self) -> Path:
+        """What was told of anomalies."""
+        return self.data_dir / "anomalies.db"
 
     @property
     def pages_path(self) -> Path:

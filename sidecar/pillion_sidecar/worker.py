@@ -8,6 +8,7 @@ itself; the socket only carries JSON lines:
                         "reason"}                                   a run's cursor, as it moves
                        {"through": offset}                          nothing up to here is left
                        {"news": {"run_id", "url", "should_stop"}}   what a run's destination says
+                       {"found": {"run_id", "finding"}}             what a rule has found in a run
                        {"damaged": offset}                          this entry is not as written
                        {"corrupt": what}                            the journal cannot be read
                        {"failed": why}                              the sink cannot be opened
@@ -34,11 +35,13 @@ from pathlib import Path
 from typing import Any
 
 from pillion_sidecar import logs
+from pillion_sidecar.anomaly_thresholds import Threshold
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.courier import FLUSH_INTERVAL_S, Courier, is_corrupt
 from pillion_sidecar.errors import PillionError
 from pillion_sidecar.journal_reader import JournalReader
-from pillion_sidecar.sinks import Sink
+from pillion_sidecar.records import AlertLevel
+from pillion_sidecar.sinks import Found, Sink
 from pillion_sidecar.store import Store
 from pillion_sidecar.wandb_keys import Account
 
@@ -81,12 +84,28 @@ def _open_sink(setup: dict[str, Any]) -> Sink:
 
         blobs = Blobs(Path(setup["blobs_dir"]))
         return StoreSink(setup["store_url"], blobs, owner=setup["store_owner"])
+    if setup["sink"] == "anomalies":
+        return _open_anomalies(setup["watch"])
     from pillion_sidecar.sinks.wandb import WandbSink  # noqa: PLC0415
 
     return WandbSink(
         Path(setup["wandb_dir"]),
         Account(*setup["account"]) if setup["account"] else None,
         send_interval_s=setup["send_interval_s"],
+    )
+
+
+def _open_anomalies(setup: dict[str, Any]) -> Sink:
+    from pillion_sidecar.alert_messenger import Messenger  # noqa: PLC0415
+    from pillion_sidecar.sinks.anomalies import AnomalySink  # noqa: PLC0415
+
+    targets = (setup["webhook"], setup["command"])
+    return AnomalySink(
+        Path(setup["marks"]),
+        thresholds=[Threshold.parse(rule) for rule in setup["rules"]],
+        stall_min_s=setup["stall_min_s"],
+        messenger=Messenger(*targets) if any(targets) else None,
+        level_min=AlertLevel[setup["level_min"]],
     )
 
 
@@ -118,7 +137,7 @@ def _run(line: _Line) -> None:
             sink,
             store=store,
             beat=line.beat,
-            destination=None if is_store else setup["sink"],
+            destination=setup["sink"] if setup["sink"].startswith("wandb") else None,
         )
         _deliver(line, courier, sink, messages)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -142,7 +161,7 @@ def _deliver(line: _Line, courier: Courier, sink: Sink, messages: list[dict[str,
         for change in courier.changes():
             line.send(change)
         for news in sink.news():
-            line.send({"news": asdict(news)})
+            line.send({"found" if isinstance(news, Found) else "news": asdict(news)})
         is_draining |= any("drain" in message for message in messages)
         if is_draining and courier.is_drained and not any_had:
             line.send({"drained": True})

@@ -19,6 +19,7 @@ class Reports:
     def __init__(self, directory: Path, *sinks: str) -> None:
         self.damaged: list[Offset] = []
         self.causes: list[str] = []
+        self.found: list[tuple[RunId, dict[str, Any]]] = []
         settings = Settings(data_dir=directory, listen=f"unix:{directory}/s.sock")
         self.delivery = Delivery(
             settings,
@@ -26,11 +27,14 @@ class Reports:
             dict.fromkeys((RUN, OTHER_RUN, *map(RunId, "0123456")), "wandb"),
             on_damaged=self.damaged.append,
             on_corrupt=self.causes.append,
+            on_found=lambda run_id, fields: self.found.append((run_id, fields)),
         )
 
     def say(self, sink: str, **message: Any) -> None:
         """Have a sink's worker say something."""
-        self.delivery._sinks[sink]._take_in(message)
+        watcher = self.delivery._watcher
+        assert watcher is not None
+        (watcher if sink == "anomalies" else self.delivery._sinks[sink])._take_in(message)
 
     def reach(self, sink: str, offset: int, run_id: RunId = RUN) -> None:
         """Have a sink's worker report a run's position."""
@@ -58,6 +62,18 @@ def test_nothing_is_trimmed_that_a_sink_does_not_have(reports: Reports) -> None:
     assert reports.delivery.trim_points() == {RUN: 4}
     reports.reach("wandb", 12)
     assert reports.delivery.trim_points() == {RUN: 9}
+
+
+def test_nothing_waits_for_the_worker_that_looks_for_anomalies(reports: Reports) -> None:
+    """It is no destination; what it finds is passed on."""
+    reports.reach("store", 9)
+    reports.reach("wandb", 8)
+    reports.reach("anomalies", 2)
+    reports.say("anomalies", found={"run_id": RUN, "finding": {"rule": "nan"}})
+    assert reports.found == [(RUN, {"rule": "nan"})]
+    assert reports.delivery.trim_points() == {RUN: 8}
+    assert reports.delivery.sinks == ["store", "wandb"]
+    assert [worker.sink for worker in reports.delivery.workers] == ["store", "wandb", "anomalies"]
 
 
 def test_only_what_moved_is_told_again(reports: Reports) -> None:
@@ -125,7 +141,9 @@ def test_damage_is_passed_on(reports: Reports) -> None:
 def test_a_worker_that_cannot_work_says_why(reports: Reports) -> None:
     """Until one does."""
     reports.say("wandb", failed="wandb is not installed")
-    assert [worker.error for worker in reports.delivery.workers] == ["", "wandb is not installed"]
+    assert [worker.error for worker in reports.delivery.workers] == [
+        *("", "wandb is not installed", "")
+    ]
     assert reports.delivery.trouble("wandb") == "wandb is not installed"
     reports.reach("wandb", 1)
-    assert [worker.error for worker in reports.delivery.workers] == ["", ""]
+    assert [worker.error for worker in reports.delivery.workers] == [""] * 3

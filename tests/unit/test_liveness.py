@@ -228,3 +228,14 @@ def test_time_without_a_writer_is_told(liveness: Liveness, clock: FakeClock) -> 
     assert liveness.idle_s() == 0
     clock.now_s += 5
     assert liveness.idle_s() == 5
+
+
+def test_a_run_is_live_while_one_of_its_writers_is(liveness: Liveness) -> None:
+    """Only then somebody can be asked to stop."""
+    assert not liveness.is_live(RUN)
+    liveness.add(RUN, WRITER, ELSEWHERE)
+    liveness.add(RUN, WriterId("v"), ELSEWHERE)
+    liveness.remove(RUN, WRITER)
+    assert liveness.is_live(RUN)
+    liveness.remove(RUN, WriterId("v"))
+    assert not liveness.is_live(RUN)

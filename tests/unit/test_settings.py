@@ -166,3 +166,36 @@ def test_filesystem_is_that_of_the_nearest_directory_that_exists(tmp_path: Path)
     """A directory that is still to be made will lie on its parent's filesystem."""
     assert filesystem_of(Path("/proc/self/status")) == "proc"
     assert filesystem_of(tmp_path / "a" / "b") == filesystem_of(tmp_path) != ""
+
+
+def test_rules_for_anomalies_come_in_all_three_forms(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list in the file, JSON in the variable, the flag as often as need be."""
+    file.write_text('anomaly_rules = ["loss > 10 for 20 steps"]\nanomaly_stop = ["nan"]\n')
+    assert load().anomaly_rules == ("loss > 10 for 20 steps",)
+    assert load().anomaly_stop == ("nan",)
+    monkeypatch.setenv("PILLION_ANOMALY_RULES", '["a < 1", "b > 2"]')
+    assert load().anomaly_rules == ("a < 1", "b > 2")
+    assert load(anomaly_rules=["c >= 3"]).anomaly_rules == ("c >= 3",)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"anomaly_rules": ["loss is bad"]}, "METRIC > VALUE for N steps"),
+        ({"anomaly_stop": ["nans"]}, "'nan', 'loss_spike'"),
+        ({"anomaly_stall_min_s": 0}, "greater than 0"),
+        ({"alert_webhook": "ftp://user:secret@host"}, "begins with https://"),
+        ({"alert_command": "note 'it"}, "cannot be split into words"),
+        ({"alert_level_min": "loud"}, "'info', 'warn' or 'error'"),
+    ],
+)
+def test_settings_for_alerts_that_cannot_be_used_are_told(
+    wrong: dict[str, object], told: str
+) -> None:
+    """With what could be; never with a secret."""
+    with pytest.raises(SettingsError, match="These settings cannot be used") as refused:
+        load(**wrong)
+    assert told in str(refused.value)
+    assert "secret" not in str(refused.value)

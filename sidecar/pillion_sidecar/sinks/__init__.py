@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pillion_sidecar.anomalies import Finding
 from pillion_sidecar.records import Offset, Record, RunFinish, RunId, RunStart
 
-__all__ = ["News", "Sink", "Trouble"]
+__all__ = ["Found", "News", "Sink", "Trouble"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class News:
     """Its page."""
     should_stop: bool
     """Whether somebody asks there that its trainers stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a rule has found in a run."""
+
+    run_id: RunId
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,8 @@ class Sink(Protocol):
     def trouble(self, run_id: RunId) -> Trouble:
         """Say what keeps the run though no call fails."""
 
-    def news(self) -> Iterator[News]:
-        """Yield what the destination said of runs and was not told before."""
+    def news(self) -> Iterator[News | Found]:
+        """Yield what the destination said of runs, or was found there, and was not told before."""
 
     def position(self, run_id: RunId) -> Offset:
         """Return the cursor: all entries of the run up to here are confirmed. 0 for unknown runs.
