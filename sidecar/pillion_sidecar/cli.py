@@ -380,8 +380,10 @@ def sync(
         ) as bar,
     ):
         settings = load(data_dir=data_dir)
-        with asking(None, data_dir) as ask:
-            run_ids = [ask.run_id(run) for run in runs or ()]
+        run_ids = list(runs or ())
+        if not uploads.have_folders(settings, run_ids):  # else nobody needs to be asked
+            with asking(None, data_dir) as ask:
+                run_ids = [ask.run_id(run) for run in run_ids]
         folders = uploads.chosen_folders(settings, run_ids)
         destinations = uploads.Destinations(settings, os.environ, base_url, entity)
         task = bar.add_task("", total=None)

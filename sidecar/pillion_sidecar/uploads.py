@@ -66,11 +66,14 @@ class Destinations:
         return Destination(account.base_url, account.key, self._entity)
 
 
+def have_folders(settings: Settings, run_ids: Sequence[str]) -> bool:
+    """Tell whether these are ids of runs, each of which has a folder."""
+    return _folders(settings).keys() >= set(run_ids)
+
+
 def chosen_folders(settings: Settings, run_ids: Sequence[str]) -> list[Path]:
     """Return the folders of these runs, or of all. Raises StateError for one that has none."""
-    folders: dict[RunId, Path] = {}
-    for directory in settings.wandb_dirs:
-        folders |= offline_folders(directory)
+    folders = _folders(settings)
     for run_id in run_ids:
         if run_id not in folders:
             raise StateError(
@@ -139,6 +142,13 @@ def as_json(folders: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str, A
         "run_count": len(folders),
         "runs": [asdict(outcome) for outcome in outcomes],
     }
+
+
+def _folders(settings: Settings) -> dict[RunId, Path]:
+    folders: dict[RunId, Path] = {}
+    for directory in settings.wandb_dirs:
+        folders |= offline_folders(directory)
+    return folders
 
 
 def _program_of(store_url: str, run_id: RunId) -> str:
