@@ -5,10 +5,11 @@
 
 Healthy curves come in kinds, some of them mean; each has 2,000 values (evaluations: 60). A fault is
 planted in healthy curves at a random place and with a random size; it is missed if its rule has not
-spoken within `PATIENCE` values, and false is what the rule said before. All from fixed seeds.
+spoken within `PATIENCE` values, and too early is what the rule said before. All from fixed seeds.
 """
 
 import argparse
+import json
 import time
 import zlib
 from collections import Counter
@@ -24,6 +25,7 @@ from pillion_sidecar.anomalies import Anomalies
 from pillion_sidecar.records import Frame
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "anomalies.md"
+RECORDED = Path(__file__).parent / "recorded" / "demo.json"
 BEGIN, END = "<!-- made by `make anomalies` -->\n", "<!-- up to here -->\n"
 VALUES, EVALUATIONS, PATIENCE = 2000, 60, 200
 STEPS = np.arange(VALUES)
@@ -256,6 +258,31 @@ def among(kinds: list[Kind]) -> str:
     return "all losses" if kinds == LOSSES else ", ".join(f"`{kind.__name__}`" for kind in kinds)
 
 
+RECORDED_FAULTS = [
+    ("nan", "train/loss", nan_once),
+    ("loss_spike", "train/loss", burst),
+    ("loss_spike", "train/loss", blip),
+    ("gradient_explosion", "train/grad_norm", explode),
+    ("throughput_drop", "train/tokens_per_second", slow_down),
+]
+
+
+def recorded(curves: int) -> Iterator[tuple[str, ...]]:
+    """Yield rows on the curves of three runs of `pillion demo`: as they are, and with faults."""
+    runs = json.loads(RECORDED.read_text(encoding="utf-8"))
+    for key in next(iter(runs.values())):
+        told = [rule for run in runs.values() for rule, _ in found(key, np.array(run[key]))]
+        yield f"`{key}`", "none", f"{', '.join(told) or 'nothing'} told"
+    for rule, key, plant in RECORDED_FAULTS:
+        missing = 0
+        for number, noise in enumerate(seeds(f"recorded {plant.__name__}", curves)):
+            curve = np.array(list(runs.values())[number % len(runs)][key])
+            place = int(noise.integers(80, 100))
+            plant(noise, curve, place)
+            missing += all(name != rule or row < place for name, row in found(key, curve))
+        yield f"`{key}`", summary_of(plant), f"`{rule}` missed in {missing} of {curves:,}"
+
+
 PAUSES = [
     ("no pauses", 0, 0.0),
     ("an evaluation of 2 minutes every 200 rows", 200, 120.0),
@@ -284,6 +311,17 @@ def paused(task: tuple[int, int]) -> tuple[str, ...]:
                 stalled += 1
                 break
     return name, f"{stalled} of {task[1]:,}"
+
+
+def costs() -> Iterator[tuple[str, ...]]:
+    """Yield a row per kind of metric: microseconds of CPU per value."""
+    ordinals = np.arange(100 * VALUES, dtype=np.int64)
+    for key in ("train/loss", "grad_norm", "tokens_per_second", "learning_rate"):
+        values = 2 + 0.1 * np.random.default_rng(1).normal(size=len(ordinals))
+        began_s = time.process_time()
+        Anomalies().take(Frame(0, ordinals, ordinals, {key: values}))
+        spent_s = time.process_time() - began_s
+        yield f"`{key}`", f"{spent_s / len(ordinals) * 1e6:.2g}"
 
 
 def summary_of(thing: Callable[..., object]) -> str:
@@ -315,8 +353,12 @@ def main() -> None:
                 table(("metric", "curve", "curves", "false alarms"), healthy),
                 "Planted faults; the delay is the median, in values:\n",
                 table(("rule", "fault", "in", "missed", "delay", "too early"), planted),
+                "The curves of three runs of `pillion demo`, 120 steps each:\n",
+                table(("metric", "fault", "outcome"), recorded(count)),
                 "Runs with rows every 0.1 to 30 s that were called stalled, though they paused:\n",
                 table(("pauses", "false alarms"), slow),
+                "What looking costs:\n",
+                table(("metric", "microseconds of CPU per value"), costs()),
             ]
         )
     print(report)

@@ -99,6 +99,7 @@ def _open_anomalies(setup: dict[str, Any]) -> Sink:
     from pillion_sidecar.alert_messenger import Messenger  # noqa: PLC0415
     from pillion_sidecar.sinks.anomalies import AnomalySink  # noqa: PLC0415
 
+    os.nice(5)  # and passing on comes before looking for anomalies
     targets = (setup["webhook"], setup["command"])
     return AnomalySink(
         Path(setup["marks"]),
