@@ -46,7 +46,7 @@ def started(**arguments: Any) -> dict[str, Any]:
     """Return what a run is started with."""
     run = pillion.init(quiet=True, **arguments)
     start = run._start
-    run.abandon()
+    run.finish()
     fields = ("project", "name", "notes", "tags", "group", "job_type", "wandb_mode")
     said = {name: start.fields[name] for name in fields}
     return said | {"id": start.run_id, "resume": start.resume, "config": start.config}
@@ -123,8 +123,8 @@ def test_what_has_no_effect_is_told_once(
         for _ in range(2):
             started(dir="/x", save_code=True, settings=None, force=True, allow_val_change=True)
     told = [record.getMessage() for record in caplog.records]
-    (message,) = told
-    assert message.startswith("pillion: init goes on without dir, entity, save_code. The team is")
+    (message,) = (each for each in told if each.startswith("pillion: init goes on without"))
+    assert " dir, entity, save_code. The team is chosen at the sidecar" in message
 
 
 def test_config_is_a_mapping_or_what_argparse_returns() -> None:

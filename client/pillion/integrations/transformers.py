@@ -306,7 +306,7 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
         tokens = state.num_input_tokens_seen - self._tokens_before
         if tokens > 0:
             rates["train/tokens_per_second"] = tokens / busy_s
-        if (peak_bytes := memory_peak_bytes()) is not None:
+        if self._times.is_queued and (peak_bytes := memory_peak_bytes()) is not None:
             rates["train/gpu_memory_peak_gib"] = peak_bytes / 2**30
         flos = getattr(state, "total_flos", 0.0) - self._flos_before
         if flos > 0 and self._peak_flops_per_s:
