@@ -101,6 +101,12 @@ class Marks:
             done = self._db.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (run_id, what))
             return bool(done.rowcount)
 
+    def forget(self, run_id: RunId) -> None:
+        """Forget a run; durable with the next commit."""
+        with _failures():
+            for table in ("runs", "told"):
+                self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+
     def commit(self) -> None:
         """Make all of it durable."""
         with _failures():

@@ -175,10 +175,18 @@ class Asker:
 
     def configure(self, request: pb2.ConfigureRequest) -> pb2.ConfigureResponse:
         """Ask `Configure`, which only a sidecar can answer, and its owner may."""
+        self._show_admin_token()
+        return self._call("Configure", request, pb2.ConfigureResponse)
+
+    def delete(self, request: pb2.DeleteRunRequest) -> pb2.DeleteRunResponse:
+        """Ask `DeleteRun`, which only a sidecar can answer, and its owner may."""
+        self._show_admin_token()
+        return self._call("DeleteRun", request, pb2.DeleteRunResponse)
+
+    def _show_admin_token(self) -> None:
         if self._settings.address.path is None and self._settings.admin_token_path.exists():
             token = self._settings.admin_token_path.read_text(encoding="ascii").strip()
             self._metadata = (("authorization", f"Bearer {token}"),)
-        return self._call("Configure", request, pb2.ConfigureResponse)
 
     def call(self, method: str, request: Message) -> Any:
         """Call a unary RPC, which only a sidecar can answer."""

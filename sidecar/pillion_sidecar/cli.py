@@ -38,6 +38,7 @@ from pillion_sidecar.cli_common import (
     refusals_told,
     show,
 )
+from pillion_sidecar.cli_deletion import delete_runs
 from pillion_sidecar.cli_export import export
 from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
@@ -82,6 +83,7 @@ app.command()(cli_runs.update)
 app.command()(export)
 app.command(context_settings={"ignore_unknown_options": True})(cli_runs.tag)
 app.command()(cli_runs.note)
+app.command("rm")(delete_runs)
 app.command("import")(import_runs)
 
 SpoolDir = Annotated[

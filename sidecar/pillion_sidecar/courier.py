@@ -132,6 +132,17 @@ class Courier:
                 self._deliver_slice(run_id, run)
         return any_had
 
+    def delete(self, run_id: RunId, cursor: Offset) -> None:
+        """Have the sink forget a run that was deleted, unless it has come back meanwhile.
+
+        Raises what the sink does, and is then to be called again.
+        """
+        run = self._runs.get(run_id)
+        if run is None or run.target <= cursor:
+            self._sink.delete(run_id, cursor)
+            self._runs.pop(run_id, None)
+            self._unfinished.discard(run_id)
+
     def flush(self) -> None:
         """Have the sink confirm what it can."""
         try:

@@ -53,6 +53,7 @@ class Delivery:
         on_corrupt: Callable[[str], Any] = lambda _: None,
         on_news: Callable[[RunId, str, bool], Any] = lambda *_: None,
         on_found: Callable[[RunId, dict[str, Any]], Any] = lambda *_: None,
+        on_deleted: Callable[[RunId, Offset], Any] = lambda *_: None,
     ) -> None:
         """Prepare a worker per sink, and the one that looks for anomalies if that is wanted.
 
@@ -64,10 +65,11 @@ class Delivery:
             on_corrupt: Called with what a worker found when it could not read the journal.
             on_news: Called with a run, its page at W&B, and whether it is asked to stop there.
             on_found: Called with a run and what a rule has found in it, as a `Finding`'s fields.
+            on_deleted: Called with a run that the store has deleted, and the cursor it had.
         """
         self._settings = settings
         self._on_damaged, self._on_corrupt, self._on_news = on_damaged, on_corrupt, on_news
-        self._on_found = on_found
+        self._on_found, self._on_deleted = on_found, on_deleted
         self._accounts: dict[str, Account | None] = dict(accounts)
         self._destinations = dict(destinations)
         self._sinks = {name: self._sink(name) for name in (STORE, *accounts)}
@@ -130,6 +132,17 @@ class Delivery:
         self._woken_s = time.monotonic()
         for sink in self._all():
             sink.supervisor.wake()
+
+    def delete(self, run_id: RunId, cursor: Offset) -> None:
+        """Forget a run, and have the workers do so: the store's deletes it if it has this cursor.
+
+        To be called again until `on_deleted` is.
+        """
+        self._destinations.pop(run_id, None)
+        self._moved.discard(run_id)
+        for sink in self._all():
+            sink.forget(run_id)
+            sink.supervisor.tell({"delete": {"run_id": run_id, "cursor": cursor}})
 
     def progress(self, sink: str, run_id: RunId) -> Progress:
         """Tell how far a sink has come with a run."""
@@ -210,6 +223,7 @@ class Delivery:
         return _Sink(
             *(self._setup(name), log_path, self._on_damaged, self._on_corrupt),
             *(self._on_news, self._on_found),
+            self._on_deleted if name == STORE else lambda *_: None,
         )
 
     def _all(self) -> list["_Sink"]:
@@ -256,12 +270,14 @@ class _Sink:
         on_corrupt: Callable[[str], Any],
         on_news: Callable[[RunId, str, bool], Any],
         on_found: Callable[[RunId, dict[str, Any]], Any],
+        on_deleted: Callable[[RunId, Offset], Any],
     ) -> None:
         self.supervisor = Supervisor(
             setup, log_path, on_start=self._begin, on_message=self._take_in
         )
         self._on_news, self._on_found = on_news, on_found
         self._on_damaged, self._on_corrupt = on_damaged, on_corrupt
+        self._on_deleted = on_deleted
         self._drained = asyncio.Event()
         """Set when a draining worker has nothing left, or can do nothing."""
         self._current: set[RunId] = set()
@@ -281,6 +297,12 @@ class _Sink:
     def current(self, run_id: RunId) -> Offset:
         """Tell the run's position as the process that runs now has reported it."""
         return self.progress[run_id].offset if run_id in self._current else Offset(0)
+
+    def forget(self, run_id: RunId) -> None:
+        """Take it that there is no such run."""
+        self.progress.pop(run_id, None)
+        self._current.discard(run_id)
+        self.unseen.discard(run_id)
 
     async def drain(self, timeout_s: float) -> bool:
         self.supervisor.drain()
@@ -310,6 +332,9 @@ class _Sink:
         elif "found" in message:
             found = message["found"]
             self._on_found(RunId(found["run_id"]), found["finding"])
+        elif "deleted" in message:
+            deleted = message["deleted"]
+            self._on_deleted(RunId(deleted["run_id"]), Offset(deleted["cursor"]))
         elif "damaged" in message:
             self._on_damaged(Offset(message["damaged"]))
         elif "corrupt" in message:

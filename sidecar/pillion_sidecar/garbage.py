@@ -178,6 +178,8 @@ def _outdated(
             is_named = any(not _STEP_ALIAS.fullmatch(alias) for alias in aliases)
             if LATEST in each.artifact.aliases or is_named:
                 continue
+            if each.artifact.run_id in busy:  # though it may be deleted here
+                continue
             makers = sa.select(artifact_runs.c.run_id).where(
                 artifact_runs.c.artifact_id == each.artifact_id
             )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pillion.v1 import record_pb2
-from pillion_sidecar import salvage
+from pillion_sidecar import journal_deletion, salvage
 from pillion_sidecar.artifact_records import Artifact
 from pillion_sidecar.environment import decode_environment
 from pillion_sidecar.errors import DiskError, LimitError, StateError
@@ -180,6 +180,21 @@ class Journal:
     def knows(self, run_id: RunId) -> Future[bool]:
         """Tell whether there is such a run."""
         return self._submit(lambda: self._ledger.knows(run_id))
+
+    def delete(self, run_id: RunId, cursor: Offset) -> Future[None]:
+        """Delete a run that has ended, if this is its last offset and so every sink's cursor.
+
+        Until `end_deletion` nobody can start a run of this id.
+        """
+        return self._submit(lambda: self._ledger.delete(run_id, cursor))
+
+    def end_deletion(self, run_id: RunId, cursor: Offset) -> Future[None]:
+        """Take it that the store has deleted the run that had this cursor."""
+        return self._submit(lambda: journal_deletion.end(self._db, run_id, cursor))
+
+    def pending_deletions(self) -> dict[RunId, Offset]:
+        """Return what the store has yet to delete. To be called before anything is appended."""
+        return journal_deletion.pending(self._db)
 
     def know_versions(self, versions: Sequence[VersionRow]) -> Future[None]:
         """Take versions of artifacts that are known elsewhere: they are not given again."""

@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from pillion_sidecar import journal_deletion
 from pillion_sidecar.artifact_records import Artifact, encode_artifact
 from pillion_sidecar.environment import encode_environment
-from pillion_sidecar.errors import StateError
+from pillion_sidecar.errors import LimitError, StateError
 from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import EntryKind
 from pillion_sidecar.journal_room import Gauge
@@ -141,6 +142,12 @@ class Ledger:
                 "Take another id, or let resume be `allow`.",
                 reason="RUN_EXISTS",
             )
+        if run is None and journal_deletion.is_pending(self._db, start.run_id):
+            raise LimitError(
+                f"The former run {start.run_id} is being deleted; the store has yet to follow. Try "
+                "again in a moment.",
+                reason="RUN_DELETING",
+            )
         is_resumed = run is not None
         payload = encode_start(start)
         if writer is None or writer.state != RunState.RUNNING:
@@ -193,6 +200,25 @@ class Ledger:
             payload, row_count = self._within_keys(batch, run)
         self._insert(batch.run_id, _NOBODY, 0, EntryKind.BATCH, run, row_count, payload)
         self._end_again(batch.run_id, run)
+
+    def delete(self, run_id: RunId, cursor: Offset) -> None:
+        """Delete a run that has ended and whose last offset is this; one that is not here too."""
+        run = self._run(run_id)
+        if run is not None and run.state == RunState.RUNNING:
+            raise StateError(
+                f"Run {run_id} has not ended. Stop its trainers first; `pillion wait {run_id}` "
+                "waits for its end.",
+                reason="RUN_LIVE",
+            )
+        if run is not None and cursor != self._last_offset(run_id):
+            raise StateError(
+                f"Run {run_id} was changed just now, and not every sink has that yet. Try again.",
+                reason="RUN_UNDELIVERED",
+            )
+        journal_deletion.begin(self._db, run_id, cursor)
+        self._runs.pop(run_id, None)
+        for writer in [key for key in self._writers if key[0] == run_id]:
+            del self._writers[writer]
 
     def log_artifact(self, artifact: Artifact) -> Artifact:
         """Take an artifact whose files are in the blob store; return it with its version."""
@@ -416,6 +442,10 @@ class Ledger:
     def knows(self, run_id: RunId) -> bool:
         """Tell whether there is such a run."""
         return self._run(run_id) is not None
+
+    def _last_offset(self, run_id: RunId) -> Offset:
+        query = "SELECT last_offset FROM runs WHERE run_id = ?"
+        return Offset(self._db.execute(query, (run_id,)).fetchone()[0])
 
     def _existing(self, run_id: RunId) -> _Run:
         run = self._run(run_id)

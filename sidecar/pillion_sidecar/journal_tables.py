@@ -2,7 +2,8 @@
 
 Format 3:
 
-    meta      key, value: `format`, `journal_id`, `first_offset`
+    meta      key, value: `format`, `journal_id`, `first_offset`; and `deleting RUN_ID` with the
+              store's cursor for each run that the store has yet to delete
     runs      run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal,
               refused_row_count, refused_value_count, dropped_row_count,
               project, name, is_project_given, is_name_given, end (an encoded `RunFinish`),

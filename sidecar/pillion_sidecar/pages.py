@@ -32,11 +32,15 @@ class Pages:
 
     def add(self, run_id: str, url: str) -> None:
         """Note a run's URL. Raises OSError."""
-        if self._urls.get(run_id) != url:
+        if self._urls.get(run_id, "") != url:
             self._urls[run_id] = url
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("\n" * self._is_torn + json.dumps({run_id: url}) + "\n")
             self._is_torn = False
+
+    def forget(self, run_id: str) -> None:
+        """Note that a run has none. Raises OSError."""
+        self.add(run_id, "")
 
     def url(self, run_id: str) -> str:
         """Return a run's URL; empty: it has none yet."""

@@ -22,6 +22,7 @@ from typing import Any
 from pillion.v1 import record_pb2
 from pillion_sidecar.errors import DiskError
 from pillion_sidecar.journal_damage import substitute
+from pillion_sidecar.journal_deletion import KEY as DELETING
 from pillion_sidecar.journal_reader import EntryKind, connect
 from pillion_sidecar.journal_tables import FORMAT, open_journal
 from pillion_sidecar.records import (
@@ -122,6 +123,7 @@ def _copy(old: sqlite3.Connection, new: sqlite3.Connection, path: Path) -> None:
         )
     new.execute("BEGIN")
     new.executemany("UPDATE meta SET value = ? WHERE key = ?", [(facts[k], k) for k in _FACTS])
+    _insert(new, "meta", "key, value", (f for f in facts.items() if f[0].startswith(DELETING)))
     new.execute(
         "UPDATE sqlite_sequence SET seq = max((SELECT value - 1 FROM meta WHERE key = "
         "'first_offset'), ?)",

@@ -29,6 +29,7 @@ from pillion_sidecar.anomaly_marks import make_marks
 from pillion_sidecar.artifact_intake import ArtifactIntake
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.configuration import Configuration
+from pillion_sidecar.deletions import Deletions
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import DiskError, PeerError, PillionError, SettingsError, StateError
 from pillion_sidecar.exposition import Exposition
@@ -105,6 +106,7 @@ class Sidecar:
         self._adoption: Adoption
         self._blobs: Blobs
         self._queries: Queries
+        self._deletions: Deletions
         self._exposition: Exposition | None = None
         self.address = str(settings.address)
         """Where it listens; with port 0, the port that was given, once it does."""
@@ -192,6 +194,10 @@ class Sidecar:
                 *(self._journal, self._notices),
                 *(self._settings.anomaly_stop, self._liveness.is_live),
             ).take,
+            on_deleted=self._on_deleted,
+        )
+        self._deletions = Deletions(
+            *(self._settings, self._journal, self._delivery, self._pages, self._notices)
         )
         self._wandb = WandbControl(self._configuration, self._delivery)
         self._uploader = Uploader(self._settings, self._wandb.upload_environment)
@@ -234,7 +240,10 @@ class Sidecar:
         service = TelemetryService(
             *(self._journal, self._liveness, self._queries),
             ArtifactIntake(self._journal, self._blobs),
-            *(self._wandb, self._notices, self._is_admin),
+            self._wandb,
+            self._notices,
+            self._deletions,
+            self._is_admin,
         )
         self._server.add_generic_rpc_handlers((handlers(service),))
         self._health = health.aio.HealthServicer()
@@ -283,6 +292,7 @@ class Sidecar:
         chores = [
             asyncio.create_task(self._watch_liveness()),
             asyncio.create_task(self._trim()),
+            asyncio.create_task(self._deletions.run()),
             asyncio.create_task(self._wandb.try_out(self._wandb.credential)),
             asyncio.create_task(self._uploader.run()),
         ]
@@ -348,7 +358,7 @@ class Sidecar:
         return [_TokenCheck(*map(_token, paths))]
 
     def _is_admin(self, context: grpc.aio.ServicerContext) -> bool:
-        """Tell whether a caller may configure the sidecar."""
+        """Tell whether a caller is, or speaks for, the sidecar's owner."""
         if self._settings.address.path is not None:
             return True  # who can reach the socket is its owner
         shown = dict(context.invocation_metadata()).get("authorization", "")
@@ -401,6 +411,9 @@ class Sidecar:
 
     def _on_damaged(self, offset: Offset) -> None:
         self._journal.quarantine(offset)
+
+    def _on_deleted(self, run_id: RunId, cursor: Offset) -> None:
+        self._deletions.note_deleted(run_id, cursor)
 
     def _on_corrupt(self, cause: str) -> None:
         self._journal.condemn(cause)

@@ -24,6 +24,7 @@ from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.alert_gate import AlertGate
 from pillion_sidecar.artifact_intake import ArtifactIntake
 from pillion_sidecar.backpressure import Budget
+from pillion_sidecar.deletions import Deletions
 from pillion_sidecar.errors import (
     DiskError,
     LimitError,
@@ -40,7 +41,14 @@ from pillion_sidecar.metrics import ALERTS_HELD_BACK, OPEN_STREAMS, REFUSALS, wa
 from pillion_sidecar.notices import Notices
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import AlertLevel, CheckedBatch, RunId, RunState, WriterId
-from pillion_sidecar.validation import check_finish, check_log, check_start, check_update, decode
+from pillion_sidecar.validation import (
+    check_finish,
+    check_log,
+    check_run_id,
+    check_start,
+    check_update,
+    decode,
+)
 from pillion_sidecar.wandb_control import WandbControl
 
 MESSAGE_BYTES_MAX = 1024 * 1024
@@ -96,10 +104,11 @@ class TelemetryService:
         artifacts: ArtifactIntake,
         wandb: WandbControl,
         notices: Notices,
+        deletions: Deletions,
         is_admin: Callable[[_Context], bool],
     ) -> None:
         self._journal, self._liveness, self._queries = journal, liveness, queries
-        self._artifacts = artifacts
+        self._artifacts, self._deletions = artifacts, deletions
         self._wandb, self._notices, self._is_admin = wandb, notices, is_admin
         self._budget = Budget(BYTES_IN_FLIGHT_MAX)
         self._alert_gate = AlertGate()
@@ -213,6 +222,15 @@ class TelemetryService:
         response.should_stop = bool(notice.stop_reason)
         return response
 
+    def _check_admin(self, context: _Context, what: str) -> None:
+        """Refuse who may not use the owner's socket, and does not show the admin token."""
+        if not self._is_admin(context):
+            raise PeerError(
+                f"Only the sidecar's owner may {what}: use its UNIX socket, or send the token in "
+                "the data directory's file `admin-token`.",
+                "ADMIN_ONLY",
+            )
+
     async def _checked(self, raw: bytes) -> CheckedBatch:
         if len(raw) <= CHECK_INLINE_BYTES_MAX:
             return check_log(raw)
@@ -259,6 +277,14 @@ class TelemetryService:
         asked = telemetry_service_pb2.GetRunRequest(run_id=update.run_id)
         run = (await self._queries.run(asked)).run
         return telemetry_service_pb2.UpdateRunResponse(run=run)
+
+    async def DeleteRun(  # noqa: N802
+        self, request: telemetry_service_pb2.DeleteRunRequest, context: _Context
+    ) -> telemetry_service_pb2.DeleteRunResponse:
+        """See the contract. For the owner only."""
+        self._check_admin(context, "delete runs")
+        is_complete = await self._deletions.delete(check_run_id(request.run_id))
+        return telemetry_service_pb2.DeleteRunResponse(is_complete=is_complete)
 
     async def LogArtifact(  # noqa: N802
         self, requests: AsyncIterator[bytes], context: _Context
@@ -314,13 +340,8 @@ class TelemetryService:
     async def Configure(  # noqa: N802
         self, request: telemetry_service_pb2.ConfigureRequest, context: _Context
     ) -> telemetry_service_pb2.ConfigureResponse:
-        """See the contract. For whoever may use the owner's socket, or shows the admin token."""
-        if not self._is_admin(context):
-            raise PeerError(
-                "Only the sidecar's owner may configure it: use its UNIX socket, or send the token "
-                "in the data directory's file `admin-token`.",
-                "ADMIN_ONLY",
-            )
+        """See the contract. For the owner only."""
+        self._check_admin(context, "configure it")
         await self._wandb.configure(request)
         status = await self._queries.status(telemetry_service_pb2.GetStatusRequest())
         return telemetry_service_pb2.ConfigureResponse(wandb=status.wandb)

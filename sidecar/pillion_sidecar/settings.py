@@ -277,7 +277,7 @@ class Settings(BaseSettings):
 
     @property
     def admin_token_path(self) -> Path:
-        """The token that TCP callers must show to configure the sidecar."""
+        """The token that TCP callers must show to configure the sidecar, or to delete runs."""
         return self.data_dir / "admin-token"
 
 

@@ -144,6 +144,13 @@ class Store:
             )
         return owner
 
+    def cursor(self, run_id: RunId) -> Offset | None:
+        """Return the cursor of an own run; None if there is none such."""
+        is_own = (runs.c.run_id == run_id) & (runs.c.owner == self.owner)
+        with self.snapshot() as connection:
+            cursor: Offset | None = connection.scalar(sa.select(runs.c.cursor).where(is_own))
+        return cursor
+
     def cursors(self, *, beyond: Offset) -> dict[RunId, tuple[Offset, int]]:
         """Return each own run whose cursor is beyond an offset: that, its next row's ordinal."""
         query = (

@@ -117,6 +117,11 @@ class Supervisor:
         if self._writer is not None and not self._writer.transport.get_write_buffer_size():
             self._send({"wake": True})
 
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Say something that is said again later, until it has had its effect."""
+        if self._writer is not None and not self._writer.transport.get_write_buffer_size():
+            self._send(message)
+
     def renew(self, setup: Mapping[str, Any]) -> None:
         """Go on with another setup, in a new process."""
         self._setup = {"beat_interval_s": BEAT_INTERVAL_S, **setup}

@@ -4,11 +4,13 @@ Started by `delivery.py` with a socket as its only tie to the sidecar. It reads 
 itself; the socket only carries JSON lines:
 
     sidecar → worker   the setup, first of all; {"wake": true}; {"drain": true}
+                       {"delete": {"run_id", "cursor"}}             this run is to be forgotten
     worker → sidecar   {"run_id", "offset", "row_count", "error",
                         "reason"}                                   a run's cursor, as it moves
                        {"through": offset}                          nothing up to here is left
                        {"news": {"run_id", "url", "should_stop"}}   what a run's destination says
                        {"found": {"run_id", "finding"}}             what a rule has found in a run
+                       {"deleted": {"run_id", "cursor"}}            it is, or has come back
                        {"damaged": offset}                          this entry is not as written
                        {"corrupt": what}                            the journal cannot be read
                        {"failed": why}                              the sink cannot be opened
@@ -40,7 +42,7 @@ from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.courier import FLUSH_INTERVAL_S, Courier, is_corrupt
 from pillion_sidecar.errors import PillionError
 from pillion_sidecar.journal_reader import JournalReader
-from pillion_sidecar.records import AlertLevel
+from pillion_sidecar.records import AlertLevel, Offset, RunId
 from pillion_sidecar.sinks import Found, Sink
 from pillion_sidecar.store import Store
 from pillion_sidecar.wandb_keys import Account
@@ -155,6 +157,8 @@ def _deliver(line: _Line, courier: Courier, sink: Sink, messages: list[dict[str,
     flushed_s = time.monotonic()
     while True:
         courier.look()
+        for run in [message["delete"] for message in messages if "delete" in message]:
+            _delete(line, courier, run)
         any_had = courier.deliver()
         if not any_had or time.monotonic() - flushed_s > FLUSH_INTERVAL_S:
             courier.flush()
@@ -170,6 +174,15 @@ def _deliver(line: _Line, courier: Courier, sink: Sink, messages: list[dict[str,
         line.beat()
         wait_s = line.beat_interval_s if courier.wait_s is None else courier.wait_s
         messages = line.receive(0 if any_had else min(wait_s, line.beat_interval_s))
+
+
+def _delete(line: _Line, courier: Courier, run: dict[str, Any]) -> None:
+    try:
+        courier.delete(RunId(run["run_id"]), Offset(run["cursor"]))
+    except PillionError as error:  # the sidecar says it again, until it is done
+        log.warning("run not deleted yet", extra={"run_id": run["run_id"], "error": error})
+    else:
+        line.send({"deleted": run})
 
 
 def main() -> None:

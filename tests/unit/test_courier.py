@@ -728,3 +728,29 @@ def test_end_is_told_though_it_is_newer_than_the_last_look() -> None:
     sink = MemorySink()
     list(courier_module._hand_over(sink, RunId("run"), [started, finish, again], Offset(8)))
     assert sink.runs[RunId("run")].finish is None
+
+
+def test_a_run_that_is_deleted_is_forgotten_unless_it_has_come_back(
+    trainer: Trainer, reader: JournalReader
+) -> None:
+    """The cursor that it had tells; what comes later under its id begins anew."""
+    sink = MemorySink()
+    courier = Courier(reader, sink)
+
+    def begin_and_end() -> Offset:
+        trainer.start()
+        trainer.log(1)
+        trainer.finish()
+        courier.look()
+        while courier.deliver():
+            pass
+        return sink.position(RUN)
+
+    cursor = begin_and_end()
+    trainer.journal.delete(RUN, cursor).result(WAIT_S)
+    courier.delete(RUN, cursor)
+    assert (sink.runs, sink.position(RUN)) == ({}, 0)
+    trainer.journal.end_deletion(RUN, cursor).result(WAIT_S)
+    assert begin_and_end() > cursor
+    courier.delete(RUN, cursor)
+    assert len(sink.runs[RUN].rows) == 1

@@ -20,6 +20,7 @@ class Reports:
         self.damaged: list[Offset] = []
         self.causes: list[str] = []
         self.found: list[tuple[RunId, dict[str, Any]]] = []
+        self.deleted: list[tuple[RunId, Offset]] = []
         settings = Settings(data_dir=directory, listen=f"unix:{directory}/s.sock")
         self.delivery = Delivery(
             settings,
@@ -28,6 +29,7 @@ class Reports:
             on_damaged=self.damaged.append,
             on_corrupt=self.causes.append,
             on_found=lambda run_id, fields: self.found.append((run_id, fields)),
+            on_deleted=lambda run_id, cursor: self.deleted.append((run_id, cursor)),
         )
 
     def say(self, sink: str, **message: Any) -> None:
@@ -147,3 +149,19 @@ def test_a_worker_that_cannot_work_says_why(reports: Reports) -> None:
     assert reports.delivery.trouble("wandb") == "wandb is not installed"
     reports.reach("wandb", 1)
     assert [worker.error for worker in reports.delivery.workers] == [""] * 3
+
+
+def test_a_run_that_is_deleted_is_forgotten(reports: Reports) -> None:
+    """Nothing of it is trimmed or told; only the store's worker tells that it has done its part."""
+    for sink in ("store", "wandb", "anomalies"):
+        reports.reach(sink, 9)
+    deleted = {"run_id": RUN, "cursor": 9}
+    reports.delivery.delete(RUN, Offset(9))
+    assert reports.delivery.trim_points() == {}
+    assert reports.delivery.progress("store", RUN).offset == 0
+    reports.say("wandb", deleted=deleted)
+    assert reports.deleted == []
+    reports.say("store", deleted=deleted)
+    assert reports.deleted == [(RUN, 9)]
+    reports.delivery.bind(RUN, "")
+    assert reports.delivery.sinks_of(RUN) == ["store"]

@@ -679,6 +679,58 @@ def payload_in(entry: Entry) -> bytes:
     return entry.payload
 
 
+# Deletions.
+
+
+def last_offset(books: Books, run_id: RunId = RUN) -> Offset:
+    """Read a run's last offset."""
+    return books.run(run_id).last_offset
+
+
+def test_a_deleted_run_leaves_nothing_and_its_id_waits_for_the_store(books: Books) -> None:
+    """Also across a restart; then a run begins anew, behind every offset of the former one."""
+    for run_id in (RUN, OTHER_RUN):
+        books.start(run_id)
+        books.append(1, run_id=run_id, keys=frozenset({"loss"}))
+        books.finish(1, run_id=run_id)
+    cursor = last_offset(books)
+    books.journal.trim({RUN: cursor})
+    books.journal.delete(RUN, cursor).result(WAIT_S)
+    books.settle()
+    for table in ("entries", "keys", "writers", "runs"):
+        rows = books.journal._db.execute(f"SELECT DISTINCT run_id FROM {table}").fetchall()
+        assert rows == [(OTHER_RUN,)]
+    with pytest.raises(StateError) as unknown:
+        books.append(2)
+    assert unknown.value.reason == "WRITER_UNKNOWN"
+    books.reopen()
+    assert books.journal.pending_deletions() == {RUN: cursor}
+    books.journal.end_deletion(RUN, Offset(cursor - 1)).result(WAIT_S)
+    with pytest.raises(LimitError) as refused:
+        books.start()
+    assert refused.value.reason == "RUN_DELETING"
+    books.journal.end_deletion(RUN, cursor).result(WAIT_S)
+    assert books.journal.pending_deletions() == {}
+    assert books.start() == started(0, is_resumed=False, next_ordinal=0)
+    assert books.append(1) == 1
+    assert books.entries()[0].offset > cursor
+
+
+def test_what_lives_or_was_changed_just_now_is_not_deleted(books: Books) -> None:
+    """The caller has looked at the run before; what came in between counts."""
+    books.start()
+    with pytest.raises(StateError) as refused:
+        books.journal.delete(RUN, last_offset(books)).result(WAIT_S)
+    assert refused.value.reason == "RUN_LIVE"
+    books.finish(0)
+    before = last_offset(books)
+    books.journal.update(RunUpdate(RUN, name="new")).result(WAIT_S)
+    with pytest.raises(StateError) as refused:
+        books.journal.delete(RUN, before).result(WAIT_S)
+    assert refused.value.reason == "RUN_UNDELIVERED"
+    assert books.state() is RunState.FINISHED
+
+
 # Futures that nobody waits for, and the close.
 
 

@@ -163,7 +163,7 @@ def test_contract_has_every_rpc_of_the_design() -> None:
     unary, server, bidi = (False, False), (False, True), (True, True)
     assert service.full_name == "pillion.v1.TelemetryService"
     assert shapes == {
-        **dict.fromkeys(["StartRun", "FinishRun", "Compare", "UpdateRun"], unary),
+        **dict.fromkeys(["StartRun", "FinishRun", "Compare", "UpdateRun", "DeleteRun"], unary),
         **dict.fromkeys(["Configure", "GetStatus", "GetRun", "ListRuns", "ListArtifacts"], unary),
         **dict.fromkeys(["ReadMetrics", "WatchRun", "ReadArtifact"], server),
         **dict.fromkeys(["LogMetrics", "LogArtifact"], bidi),

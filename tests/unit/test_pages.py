@@ -29,6 +29,16 @@ def test_pages_outlive_the_process(tmp_path: Path) -> None:
     assert run.url == "https://w/e/p/runs/c"
 
 
+def test_a_page_is_forgotten_for_good(tmp_path: Path) -> None:
+    """Of a run that has none nothing is written."""
+    pages = Pages(tmp_path / "pages.jsonl")
+    pages.forget("b")
+    assert not (tmp_path / "pages.jsonl").exists()
+    pages.add("a", "https://w/e/p/runs/a")
+    pages.forget("a")
+    assert Pages(tmp_path / "pages.jsonl").url("a") == ""
+
+
 def test_a_comparison_has_a_page_for_two_to_five_runs_of_one_project(tmp_path: Path) -> None:
     """Else W&B has none."""
     pages = Pages(tmp_path / "pages.jsonl")

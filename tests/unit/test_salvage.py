@@ -123,6 +123,20 @@ def check(path: Path, sound: Any) -> int:
     return missing_count
 
 
+def test_what_the_store_has_yet_to_delete_is_kept_in_mind(path: Path) -> None:
+    """Else a new run could take the id, and come behind the rows of the former one."""
+    with JournalReader(path) as reader:
+        run = reader.run(RUNS[1])
+    assert run is not None
+    journal = open_journal(path)
+    journal.delete(run.run_id, run.last_offset).result(WAIT_S)
+    journal.close()
+    salvage.mark(path, "by mistake")
+    journal = open_journal(path)
+    assert journal.pending_deletions() == {run.run_id: run.last_offset}
+    journal.close()
+
+
 def test_sound_journal_loses_nothing(path: Path) -> None:
     """A mark that was left by mistake costs time, no more; the former file is kept."""
     sound = facts(path)

@@ -244,6 +244,18 @@ class UpdateRunResponse(_message.Message):
     run: _run_pb2.Run
     def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
 
+class DeleteRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class DeleteRunResponse(_message.Message):
+    __slots__ = ("is_complete",)
+    IS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    is_complete: bool
+    def __init__(self, is_complete: bool = ...) -> None: ...
+
 class ConfigureRequest(_message.Message):
     __slots__ = ("enabled", "project", "entity", "api_key", "mode", "base_url", "credential", "tags")
     ENABLED_FIELD_NUMBER: _ClassVar[int]

@@ -68,6 +68,11 @@ class TelemetryServiceStub(object):
                 request_serializer=pillion_dot_v1_dot_telemetry__service__pb2.UpdateRunRequest.SerializeToString,
                 response_deserializer=pillion_dot_v1_dot_telemetry__service__pb2.UpdateRunResponse.FromString,
                 _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/pillion.v1.TelemetryService/DeleteRun',
+                request_serializer=pillion_dot_v1_dot_telemetry__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=pillion_dot_v1_dot_telemetry__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
         self.Configure = channel.unary_unary(
                 '/pillion.v1.TelemetryService/Configure',
                 request_serializer=pillion_dot_v1_dot_telemetry__service__pb2.ConfigureRequest.SerializeToString,
@@ -166,6 +171,14 @@ class TelemetryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteRun(self, request, context):
+        """Deletes a run that has ended and is delivered everywhere: what was logged to it is gone for good.
+        Artifacts that it made stay, and what W&B has of it. For the sidecar's owner, as Configure.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Configure(self, request, context):
         """Switches W&B on and off and sets project, entity, key and tags, for new runs. For the
         sidecar's owner: on the UNIX socket, or with the admin token.
@@ -259,6 +272,11 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     servicer.UpdateRun,
                     request_deserializer=pillion_dot_v1_dot_telemetry__service__pb2.UpdateRunRequest.FromString,
                     response_serializer=pillion_dot_v1_dot_telemetry__service__pb2.UpdateRunResponse.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=pillion_dot_v1_dot_telemetry__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=pillion_dot_v1_dot_telemetry__service__pb2.DeleteRunResponse.SerializeToString,
             ),
             'Configure': grpc.unary_unary_rpc_method_handler(
                     servicer.Configure,
@@ -467,6 +485,33 @@ class TelemetryService(object):
             '/pillion.v1.TelemetryService/UpdateRun',
             pillion_dot_v1_dot_telemetry__service__pb2.UpdateRunRequest.SerializeToString,
             pillion_dot_v1_dot_telemetry__service__pb2.UpdateRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pillion.v1.TelemetryService/DeleteRun',
+            pillion_dot_v1_dot_telemetry__service__pb2.DeleteRunRequest.SerializeToString,
+            pillion_dot_v1_dot_telemetry__service__pb2.DeleteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

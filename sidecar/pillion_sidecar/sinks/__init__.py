@@ -70,6 +70,13 @@ class Sink(Protocol):
     def finish(self, offset: Offset, finish: RunFinish) -> None:
         """End the run: its last writer has gone."""
 
+    def delete(self, run_id: RunId, cursor: Offset) -> None:
+        """Forget a run that was deleted, and was confirmed up to this cursor.
+
+        Who keeps it for its users deletes it, unless its cursor is another one by now. What was
+        passed on to somebody else, as to W&B, stays there.
+        """
+
     def takes(self, run_id: RunId) -> bool:
         """Tell whether the run can be handed more now; if not, it is asked again a little later.
 

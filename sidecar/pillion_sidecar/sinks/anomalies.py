@@ -106,6 +106,10 @@ class AnomalySink:
         self._marks.end(finish.run_id, offset)
         self._runs.pop(finish.run_id, None)
 
+    def delete(self, run_id: RunId, cursor: Offset) -> None:  # noqa: ARG002 - only marks are kept
+        self._marks.forget(run_id)
+        self._runs.pop(run_id, None)
+
     def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does
         return True
 

@@ -104,6 +104,10 @@ class MemorySink:
         run.state, run.finish = finish.state, finish
         run.cursor = offset
 
+    def delete(self, run_id: RunId, cursor: Offset) -> None:
+        if self.position(run_id) == cursor:
+            self.runs.pop(run_id, None)
+
     def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does
         return True
 

@@ -42,6 +42,7 @@ from pillion_sidecar.records import (
 from pillion_sidecar.sinks import News, Trouble
 from pillion_sidecar.sinks.store_artifacts import keep_artifact, keep_use
 from pillion_sidecar.sinks.store_chunks import ChunkWriter
+from pillion_sidecar.sinks.store_deletion import delete_run
 from pillion_sidecar.sinks.store_segments import SegmentWriter, Tails
 from pillion_sidecar.store_database import cannot_write, insert, is_shared, open_for_writing
 from pillion_sidecar.store_tables import EventKind, alerts, console, events, runs
@@ -142,6 +143,11 @@ class StoreSink:
                 text = f"{finish.state.name} {finish.reason}".strip()
                 self._keep_event(run_id, offset, EventKind.ENDED, text, finish.time_unix_nano)
                 self._update(run_id, run, offset, **changes)
+        self._runs.pop(run_id, None)
+
+    def delete(self, run_id: RunId, cursor: Offset) -> None:
+        with self._transaction(run_id):
+            delete_run(self._connection, self._owner, run_id, cursor)
         self._runs.pop(run_id, None)
 
     def takes(self, run_id: RunId) -> bool:  # noqa: ARG002 - it always does

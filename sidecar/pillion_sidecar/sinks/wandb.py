@@ -194,6 +194,9 @@ class WandbSink:
                 run.cover(offset)
                 self._deliver(run_id, offset, run, run.end(finish))
 
+    def delete(self, run_id: RunId, cursor: Offset) -> None:  # noqa: ARG002 - W&B keeps what it has
+        self._told.pop(run_id, None)
+
     def takes(self, run_id: RunId) -> bool:
         if run_id in self._failures:
             return True  # whoever hands something over is told
