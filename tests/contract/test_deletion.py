@@ -24,6 +24,7 @@ from pillion_sidecar.courier import Courier
 from pillion_sidecar.deletions import Deletions
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import LimitError, StateError
+from pillion_sidecar.garbage import collect
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournalReader
 from pillion_sidecar.notices import Notices
@@ -76,7 +77,7 @@ def finish_of(run_id: RunId) -> RunFinish:
     return RunFinish(run_id, WRITER, RunState.FINISHED, 0, "", {}, 2)
 
 
-def fill(sink: StoreSink, run_id: RunId, offset: int) -> None:
+def fill(sink: StoreSink, run_id: RunId, offset: int, *, version: int = 0) -> None:
     """Write something of every kind into the store, at this cursor."""
     sink.start(Offset(offset - 2), start_of(run_id))
     steps = np.arange(5)
@@ -85,7 +86,7 @@ def fill(sink: StoreSink, run_id: RunId, offset: int) -> None:
     chunk = BlobChunk("ab" * 32, 0, 9, b"123")
     file = ArtifactFile("f", b"\1" * 32, 3)
     files, aliases = (file,), ("latest",)
-    made = Artifact(run_id, "p", "a", "model", 0, aliases, {}, "", files, 1, (), b"\2" * 32)
+    made = Artifact(run_id, "p", "a", "model", version, aliases, {}, "", files, 1)
     frames = [Frame(0, steps, steps, {"a": steps / 2}), Frame(5, steps, steps, {"b": steps})]
     sink.apply(run_id, Offset(offset - 1), [*frames, pieces, alert, chunk, made])
     sink.apply(run_id, Offset(offset), [chunk])
@@ -125,6 +126,23 @@ def test_all_of_a_run_is_deleted_from_the_store_and_nothing_else(url: str, tmp_p
         with closing(Store(url)) as store:
             assert store.cursor(OTHER_RUN) is None  # it is somebody's
             assert len(store.series(RUN, "a")) == 5
+
+
+def test_artifacts_of_a_deleted_run_are_kept_for_its_upload(url: str, tmp_path: Path) -> None:
+    """While its offline folder waits, retention gives none up; then it goes by the usual rules."""
+    settings = Settings(data_dir=tmp_path, listen=f"unix:{tmp_path}/s", store=url)
+    Journal(settings.journal_path, on_commit=lambda: None, on_fatal=lambda _: None).close()
+    folder = tmp_path / "wandb" / "wandb" / f"offline-run-20260101_000000-{RUN}"
+    folder.mkdir(parents=True)
+    with closing(StoreSink(url, Blobs(settings.blobs_dir))) as sink:
+        fill(sink, RUN, 3)
+        fill(sink, OTHER_RUN, 13, version=1)
+        for run_id, cursor in ((RUN, 3), (OTHER_RUN, 13)):
+            sink.delete(run_id, Offset(cursor))
+    assert collect(settings, 1, is_dry=True).versions == []
+    (folder / f"run-{RUN}.wandb.synced").touch()
+    (gone,) = collect(settings, 1, is_dry=True).versions
+    assert (gone.artifact.version, gone.artifact.run_id) == (0, RUN)
 
 
 class Sidecar:
