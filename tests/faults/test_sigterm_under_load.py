@@ -36,7 +36,8 @@ def test_sigterm_under_load_commits_drains_and_exits_with_0(scene: Scene) -> Non
         code, output = scene.sidecar.stop()
         with pytest.raises(grpc.RpcError):
             next(stream)
-        assert stream.code() is grpc.StatusCode.UNAVAILABLE
+        # CANCELLED, if it was not yet begun there.
+        assert stream.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         silence.put(None)
     assert code == 0, output
     logged = [len(trainer.account.rows) for trainer in trainers]

@@ -254,7 +254,7 @@ def test_what_is_frozen_is_killed_and_replaced(
     monkeypatch.setattr(supervisor, "BEAT_INTERVAL_S", 0.5)
     monkeypatch.setattr(supervisor, "BEATS_MISSED_MAX", 20)
     log = Log(tmp_path / "journal.db")
-    settings = Settings(data_dir=tmp_path, listen=f"unix:{tmp_path}/s.sock")
+    settings = Settings(data_dir=tmp_path, listen=f"unix:{tmp_path}/s.sock", anomalies=False)
     delivery = Delivery(settings, {"wandb": None}, {RUN: "wandb"})
 
     async def deliver() -> None:
