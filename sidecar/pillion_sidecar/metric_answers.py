@@ -14,6 +14,7 @@ from pillion_sidecar.selection import Selection, is_glob
 from pillion_sidecar.series_reading import read_points
 from pillion_sidecar.store import Store
 from pillion_sidecar.validation import check_run_id
+from pillion_sidecar.validation_values import KEY_BYTES_MAX
 
 KEYS_MAX, GLOBS_MAX = 1_000, 16
 POINTS_MAX = 1_000_000
@@ -45,6 +46,12 @@ def check_selection(request: pb2.ReadMetricsRequest) -> Selection:
             f"keys: {len(request.keys):,} are too many. Take at most {KEYS_MAX:,} names or, of "
             f"these, {GLOBS_MAX} globs; none at all means every metric."
         )
+    for key in request.keys:
+        if len(key.encode()) > KEY_BYTES_MAX:
+            raise PeerError(
+                f"keys: {key[:80]!r}… has more than {KEY_BYTES_MAX:,} bytes; no metric's name has. "
+                "Take a shorter name or glob."
+            )
     if request.max_points and not POINTS_MIN <= request.max_points <= POINTS_MAX:
         raise PeerError(
             f"max_points: {request.max_points} is not possible. Take {POINTS_MIN} to "

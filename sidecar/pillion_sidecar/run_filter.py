@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from pillion.values import Value
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import RunState
+from pillion_sidecar.selection import check_glob
 
 FILTERS_MAX = 32
 FILTER_BYTES_MAX = 4 * 1024
@@ -39,7 +40,7 @@ Facts: TypeAlias = Mapping[str, Any]
 """Of a run: the columns above, `tags`, and `config` and `summary` where a field needs them."""
 MISSING = object()
 
-_FILTER = re.compile(r"(?s)(?P<field>.+?)\s*(?P<operation><=|>=|!=|=|<|>|~)\s*(?P<value>.*)")
+_OPERATION = re.compile(r"<=|>=|!=|=|<|>|~")
 _ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -138,9 +139,9 @@ def parse_filters(texts: Sequence[str]) -> list[Condition]:
     Raises:
         PeerError: One is none; the sentence says what is wrong.
     """
-    if len(texts) > FILTERS_MAX or any(len(text) > FILTER_BYTES_MAX for text in texts):
+    if len(texts) > FILTERS_MAX or any(len(text.encode()) > FILTER_BYTES_MAX for text in texts):
         raise PeerError(
-            f"filters: {FILTERS_MAX} at most, of {FILTER_BYTES_MAX:,} characters each.",
+            f"filters: {FILTERS_MAX} at most, of {FILTER_BYTES_MAX:,} bytes each.",
             "FILTER_MALFORMED",
         )
     return [_parse(text) for text in texts]
@@ -167,17 +168,20 @@ def value_at(values: Mapping[str, Value], path: str) -> Any:
 
 
 def _parse(text: str) -> Condition:
-    parts = _FILTER.fullmatch(text.strip())
-    if parts is None:
+    whole = text.strip()
+    found = _OPERATION.search(whole, 1)
+    if found is None:
         raise PeerError(
             f"filter {text[:80]!r}: write FIELD=VALUE, as in state=running or config.lr<0.01; "
             "instead of = there are !=, <, <=, >, >= and ~ for a glob.",
             "FILTER_MALFORMED",
         )
-    field, operation, raw = _field(parts["field"]), parts["operation"], parts["value"]
+    field, operation = _field(whole[: found.start()].rstrip()), found[0]
+    raw = whole[found.end() :].lstrip()
     if operation == "~":
         if field.name in (*TIMES, "state", "rows", "step"):
             raise PeerError(f"filter {text[:80]!r}: {field.name} is no text.", "FILTER_MALFORMED")
+        check_glob(raw, "filters")
         return Condition(field, operation, raw, raw)
     value = _value(field.name, raw, text)
     if operation in _ORDERED and not _is_number(value):

@@ -10,7 +10,6 @@ from pillion_sidecar.records import RunId
 
 NAMES_SHOWN = 10
 _GLOB = re.compile(r"[*?[]")
-_CLASS = re.compile(r"\[!?\]?[^\]]*\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def chosen_keys(run_id: RunId, names: Collection[str], wanted: Sequence[str]) ->
         if pattern in names:
             chosen.add(pattern)
         elif is_glob(pattern):
-            _check_glob(pattern)
+            check_glob(pattern, "keys")
             is_match = re.compile(fnmatch.translate(pattern)).match
             chosen.update(name for name in names if is_match(name))
         else:
@@ -64,13 +63,18 @@ def is_glob(pattern: str) -> bool:
     return bool(_GLOB.search(pattern))
 
 
-def _check_glob(pattern: str) -> None:
-    if "[" in _CLASS.sub("", pattern):
-        raise PeerError(
-            f"keys: {pattern[:80]!r} is no glob: a [ is never closed. Close it, or write [[] for "
-            "the character itself.",
-            "GLOB_MALFORMED",
-        )
+def check_glob(pattern: str, where: str) -> None:
+    """Refuse a glob with a `[` that is never closed: it would fit other names than it seems to."""
+    place = 0
+    while (place := pattern.find("[", place)) >= 0:
+        first = place + 1 + pattern.startswith("!", place + 1)  # there a ] is a character
+        place = pattern.find("]", first + 1)
+        if place < 0:
+            raise PeerError(
+                f"{where}: {pattern[:80]!r} is no glob: a [ is never closed. Close it, or write "
+                "[[] for the character itself.",
+                "GLOB_MALFORMED",
+            )
 
 
 def _has(names: Collection[str]) -> str:

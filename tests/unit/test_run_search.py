@@ -228,6 +228,8 @@ def test_a_page_ends_where_its_bound_is_and_the_next_goes_on(
         ({"filters": ["name<b"]}, "is neither"),
         ({"filters": ["started>yesterday"]}, "'yesterday' is no time. Write 2026-11-24"),
         ({"filters": ["tag=a"] * 33}, "32 at most"),
+        ({"filters": ["tag=" + "é" * 2_047]}, "of 4,096 bytes each"),
+        ({"filters": ["name~[ab"]}, "a [ is never closed"),
         ({"order_by": "loss"}, "'loss' is no field"),
         ({"order_by": "tag"}, "several tags"),
         ({"page_token": "1:a", "order_by": "name"}, "the same order"),

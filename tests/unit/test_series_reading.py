@@ -24,6 +24,7 @@ from pillion_sidecar.records import Environment, Frame, Offset, RunId, RunStart,
 from pillion_sidecar.sinks import store_segments
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
+from pillion_sidecar.validation_values import KEY_BYTES_MAX
 
 RUN = RunId("run")
 Points: TypeAlias = dict[str, list[tuple[int, int, int, Any]]]
@@ -333,6 +334,10 @@ def test_metrics_are_chosen_by_name_or_glob(
         ({"run_id": ""}, "run_id"),
         ({"keys": ["los"]}, "has no metric 'los'. It has loss."),
         ({"keys": ["los["]}, "a [ is never closed"),
+        ({"keys": ["los[!]"]}, "a [ is never closed"),
+        ({"keys": ["[]los"]}, "a [ is never closed"),
+        ({"keys": ["[" * (KEY_BYTES_MAX + 1)]}, "more than 1,024 bytes"),
+        ({"keys": ["é" * (KEY_BYTES_MAX // 2 + 1)]}, "more than 1,024 bytes"),
         ({"keys": ["k"] * (KEYS_MAX + 1)}, "are too many"),
         ({"keys": ["k*"] * (GLOBS_MAX + 1)}, "are too many"),
         ({"min_step": 3, "max_step": 2}, "min_step is behind max_step"),
