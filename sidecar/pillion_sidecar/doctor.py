@@ -48,7 +48,10 @@ ROOM_FACTOR = 4
 """Less than so many reserves left is worth a word."""
 CLOCK_MIN_S = 1735689600.0
 """2025: before this program was made."""
-VARIABLES_HELD = ("PILLION_STORE", "PILLION_TOKEN", "WANDB_API_KEY")
+VARIABLES_HELD = (
+    *("PILLION_ALERT_COMMAND", "PILLION_ALERT_WEBHOOK"),
+    *("PILLION_STORE", "PILLION_TOKEN", "WANDB_API_KEY"),
+)
 """Those whose values are not shown."""
 
 

@@ -145,7 +145,10 @@ def test_what_waits_in_the_spool_is_told(doctor: Doctor) -> None:
 def test_secrets_are_not_shown(doctor: Doctor) -> None:
     """Variables are, but not those that hold a key or a token."""
     doctor.variables |= {"WANDB_API_KEY": "canary-1", "PILLION_TOKEN": "canary-2", "WANDB_X": "y"}
+    doctor.variables["PILLION_ALERT_WEBHOOK"] = "https://hooks.example/canary-3"
+    doctor.variables["PILLION_ALERT_COMMAND"] = "mail --password canary-4"
     _, text = doctor.text()
+    assert "PILLION_ALERT_WEBHOOK" in text
     assert "canary" not in text
     assert "'y'" in text
 
