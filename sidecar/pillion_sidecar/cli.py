@@ -43,7 +43,7 @@ from pillion_sidecar.cli_export import export
 from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
 from pillion_sidecar.cli_watch import watch
-from pillion_sidecar.doctor import Verdict, examine, findings_view
+from pillion_sidecar.doctor import Verdict, checks_view, examine
 from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.rendering_status import status_json, status_view
@@ -347,9 +347,9 @@ def doctor(
     """Check the set-up and say what to mend. Works without a sidecar too."""
     with refusals_told():
         listen = address or os.environ.get("PILLION_ADDRESS")
-        findings = list(examine(load(listen=listen, data_dir=data_dir)))
-    show(findings_view(findings), {"findings": [asdict(one) for one in findings]}, as_json=as_json)
-    if any(one.verdict is Verdict.FAIL for one in findings):
+        checks = list(examine(load(listen=listen, data_dir=data_dir)))
+    show(checks_view(checks), {"findings": [asdict(one) for one in checks]}, as_json=as_json)
+    if any(one.verdict is Verdict.FAIL for one in checks):
         raise typer.Exit(1)
 
 

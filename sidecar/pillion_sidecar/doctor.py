@@ -1,6 +1,6 @@
 """Checks the set-up and says what to mend: `pillion doctor`. Needs no sidecar.
 
-Each check looks at one thing and yields findings; none changes anything but a file of its own that
+Each function looks at one thing and yields checks; none changes anything but a file of its own that
 it writes to measure the disk, and removes.
 """
 
@@ -56,7 +56,7 @@ VARIABLES_HELD = (
 
 
 class Verdict(StrEnum):
-    """What a finding means."""
+    """What a check means."""
 
     OK = "ok"
     WARN = "warn"
@@ -67,8 +67,8 @@ _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found, and what to do about it."""
+class Check:
+    """What was looked at, what was found, and what to do about it."""
 
     verdict: Verdict
     what: str
@@ -76,7 +76,7 @@ class Finding:
     next_step: str = ""
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[Check]:
     """Check everything."""
     yield from _packages(settings)
     yield from _data_dir(settings)
@@ -90,34 +90,34 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _system()
 
 
-def findings_view(findings: Sequence[Finding]) -> RenderableType:
-    """Show findings, one per line, each with what to do about it below."""
+def checks_view(checks: Sequence[Check]) -> RenderableType:
+    """Show checks, one per line, each with what to do about it below."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for one in findings:
+    for one in checks:
         verdict = Text(one.verdict.value, style=_STYLES[one.verdict])
         table.add_row(verdict, user_text(one.what), user_text(one.found))
         if one.next_step:
             table.add_row("", "", user_text(f"→ {one.next_step}"))
-    counts = Counter(one.verdict for one in findings)
+    counts = Counter(one.verdict for one in checks)
     summary = f"{counts[Verdict.FAIL]} to mend, {counts[Verdict.WARN]} to look at."
     if not counts[Verdict.FAIL] + counts[Verdict.WARN]:
         summary = "All is well."
     return Group(table, "", summary)
 
 
-def _ok(what: str, found: str) -> Finding:
-    return Finding(Verdict.OK, what, found)
+def _ok(what: str, found: str) -> Check:
+    return Check(Verdict.OK, what, found)
 
 
-def _warn(what: str, found: str, next_step: str) -> Finding:
-    return Finding(Verdict.WARN, what, found, next_step)
+def _warn(what: str, found: str, next_step: str) -> Check:
+    return Check(Verdict.WARN, what, found, next_step)
 
 
-def _fail(what: str, found: str, next_step: str) -> Finding:
-    return Finding(Verdict.FAIL, what, found, next_step)
+def _fail(what: str, found: str, next_step: str) -> Check:
+    return Check(Verdict.FAIL, what, found, next_step)
 
 
-def _packages(settings: Settings) -> Iterator[Finding]:
+def _packages(settings: Settings) -> Iterator[Check]:
     yield _ok("pillion", f"{__version__} on Python {platform.python_version()}")
     for name in PACKAGES:
         try:
@@ -134,7 +134,7 @@ def _packages(settings: Settings) -> Iterator[Finding]:
             yield _ok(name, version)
 
 
-def _data_dir(settings: Settings) -> Iterator[Finding]:
+def _data_dir(settings: Settings) -> Iterator[Check]:
     what, directory = "data directory", settings.data_dir
     if not directory.exists():
         yield _ok(what, f"{directory} is made at the first start")
@@ -160,7 +160,7 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
     yield _sync_time(directory)
 
 
-def _room(directory: Path, reserve_bytes: int) -> Finding:
+def _room(directory: Path, reserve_bytes: int) -> Check:
     disk = os.statvfs(directory)
     free_bytes = disk.f_bavail * disk.f_frsize
     found = f"{bytes_text(free_bytes)} left, {bytes_text(reserve_bytes)} kept free"
@@ -171,7 +171,7 @@ def _room(directory: Path, reserve_bytes: int) -> Finding:
     return _ok("disk room", found)
 
 
-def _sync_time(directory: Path) -> Finding:
+def _sync_time(directory: Path) -> Check:
     """Measure what every ack waits for."""
     took_s = []
     try:
@@ -191,7 +191,7 @@ def _sync_time(directory: Path) -> Finding:
     return _ok("disk sync", found + " at most")
 
 
-def _journal(settings: Settings) -> Iterator[Finding]:
+def _journal(settings: Settings) -> Iterator[Check]:
     path = settings.journal_path
     if not path.exists():
         return
@@ -211,7 +211,7 @@ def _journal(settings: Settings) -> Iterator[Finding]:
         yield _ok("journal", f"format {found}, {bytes_text(path.stat().st_size)}")
 
 
-def _store(settings: Settings) -> Iterator[Finding]:
+def _store(settings: Settings) -> Iterator[Check]:
     what = "store"
     try:
         with closing(Store(settings.store_url)) as store:
@@ -225,7 +225,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
             yield _fail(what, str(error), step)
 
 
-def _socket(settings: Settings) -> Iterator[Finding]:
+def _socket(settings: Settings) -> Iterator[Check]:
     path = settings.address.path
     if path is None:
         yield _ok("address", settings.listen)
@@ -241,7 +241,7 @@ def _socket(settings: Settings) -> Iterator[Finding]:
         yield _ok("address", settings.listen)
 
 
-def _sidecar(settings: Settings) -> Iterator[Finding]:
+def _sidecar(settings: Settings) -> Iterator[Check]:
     what = "sidecar"
     try:
         with Asker(settings) as ask:
@@ -278,7 +278,7 @@ def _sidecar(settings: Settings) -> Iterator[Finding]:
             yield _fail(name, worker.last_error, step)
 
 
-def _variables() -> Iterator[Finding]:
+def _variables() -> Iterator[Check]:
     for name in sorted(os.environ):
         if name.startswith(("PILLION_", "WANDB_")):
             yield _ok(name, "set" if name in VARIABLES_HELD else repr(os.environ[name]))
@@ -287,7 +287,7 @@ def _variables() -> Iterator[Finding]:
             yield _ok(name, "set; calls to the sidecar do not go through it")
 
 
-def _spool() -> Iterator[Finding]:
+def _spool() -> Iterator[Check]:
     what, directory = "spool", spool_directory()
     if not directory.exists():
         yield _ok(what, f"{directory} is made when it is needed")
@@ -311,7 +311,7 @@ def _spool() -> Iterator[Finding]:
         yield _ok(what, f"{directory} is empty")
 
 
-def _leftovers(settings: Settings) -> Iterator[Finding]:
+def _leftovers(settings: Settings) -> Iterator[Check]:
     for partial in (directory / "partial" for directory in settings.wandb_dirs):
         if settings.wandb_mode is not WandbMode.DISABLED or not partial.exists():
             continue
@@ -325,7 +325,7 @@ def _leftovers(settings: Settings) -> Iterator[Finding]:
         yield _warn("leftovers", f"damaged: {', '.join(path.name for path in damaged)}", step)
 
 
-def _system() -> Iterator[Finding]:
+def _system() -> Iterator[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < OPEN_FILES_MIN:
         step = f"ulimit -n {OPEN_FILES_MIN}, if many trainers share this sidecar"
