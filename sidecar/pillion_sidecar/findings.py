@@ -7,6 +7,7 @@ stop; whether they do is theirs. Used from the event loop only.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -71,10 +72,15 @@ def finding_batch(run_id: RunId, finding: Finding) -> CheckedBatch:
     frame.steps.append(finding.step)
     frame.times_unix_nano.append(finding.time_unix_nano)
     frame.columns.add(key=key).int64s.values.append(finding.number)
-    alert = Alert(_title(finding), finding.sentence, finding.level, finding.time_unix_nano)
+    alert = Alert(_title(finding), finding.sentence, finding.level, _alert_time(finding))
     batch.records.add().alert.CopyFrom(encode_alert(alert))
     payload = batch.SerializeToString(deterministic=True)
     return CheckedBatch(run_id, WriterId(""), 0, payload, row_count=1, keys=frozenset({key}))
+
+
+def _alert_time(finding: Finding) -> int:
+    """Return when it showed: silence does long after the last row, whose time a stall bears."""
+    return time.time_ns() if finding.rule == "stalled" else finding.time_unix_nano
 
 
 def _title(finding: Finding) -> str:

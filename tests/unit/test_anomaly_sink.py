@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,38 @@ def test_alerts_are_posted_once_by_level_and_not_when_they_are_old(
         "title": "broken",
         "text": "all of it",
     }
+
+
+def test_a_stall_is_posted_however_long_ago_the_last_row_was(
+    scene: Scene, make_hook: Callable[..., Hook]
+) -> None:
+    """Its alert bears the time at which it is told: it would be too old otherwise."""
+    hook = make_hook()
+    scene.log(*[2.0] * 20)
+    sink = AnomalySink(
+        scene.marks_path,
+        stall_min_s=5,
+        messenger=Messenger(hook.url, []),
+        monotonic=lambda: scene.now_s,
+    )
+    with closing(sink), JournalReader(scene.journal_path) as reader:
+        courier = Courier(reader, sink)
+        scene.go_on(courier, sink)
+        scene.now_s += 7200
+        scene.go_on(courier, sink)
+    assert [each["title"] for each in hook.posted] == ["stalled"]
+
+
+def test_a_writer_that_joins_does_not_rename_the_run(
+    scene: Scene, make_hook: Callable[..., Hook]
+) -> None:
+    """Project and name in alerts are those that the run has."""
+    hook = make_hook()
+    second = replace(START, writer_id=WriterId("v"), project="uncategorized", name="another")
+    scene.journal.start(second).result(WAIT_S)
+    scene.alert("broken")
+    scene.deliver(Messenger(hook.url, [])).close()
+    assert [(each["project"], each["name"]) for each in hook.posted] == [("demo", "name")]
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,11 @@ class AnomalySink:
     def start(self, offset: Offset, start: RunStart, *, anew: bool = False) -> None:
         if anew:
             self._runs.pop(start.run_id, None)
+        is_new = start.run_id not in self._runs
         run = self._run(start.run_id)
-        run.project, run.name, run.cursor = start.project, start.name, offset
+        run.cursor = offset
+        if is_new:  # of a run's first writer they count
+            run.project, run.name = start.project, start.name
 
     def apply(self, run_id: RunId, offset: Offset, records: Sequence[Record]) -> None:
         run = self._run(run_id)
