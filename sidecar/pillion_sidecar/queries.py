@@ -1,14 +1,18 @@
 """The service's questions: what was acked before a question is in its answer.
 
 The store is filled by another process, a little later. So each question first waits, within
-`FRESH_TIMEOUT_S`, until the store has the runs it is about; then it is answered in a thread.
+`FRESH_TIMEOUT_S`, until the store has the runs it is about; then it is answered in a thread. The
+store's threads are their own, few, and none of them is asyncio's: a database that hangs keeps
+neither the start of a run nor the status waiting. What reads for long has one, with a bound and
+rests; see `reading_places.py`.
 """
 
 import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import cached_property
 from typing import TypeVar
@@ -39,6 +43,8 @@ from pillion_sidecar.watching import Watch
 
 FRESH_TIMEOUT_S = 5.0
 """How long an answer may wait for the store; then it tells what there is."""
+STORE_THREADS = 4
+"""So many short questions are answered from the store at once; the others wait for their turn."""
 OWNER_TIMEOUT_S = 2.0
 """How long the start of a run may wait to hear whose it is; then the store's worker finds out."""
 WATCH_INTERVAL_S = 0.25
@@ -73,6 +79,7 @@ class Queries:
         self._configuration, self._pages = configuration, pages
         self._delivery, self._adoption = delivery, adoption
         self._places, self._watchers = (ReadingPlaces(lambda: delivery.is_busy) for _ in range(2))
+        self._store_threads = ThreadPoolExecutor(STORE_THREADS, "store-reader")
         self._has_news = False
         """Whether each worker has told how far it is, or had time to."""
         self._started = Timestamp()
@@ -88,7 +95,7 @@ class Queries:
         owner = None
         with suppress(TimeoutError, DiskError, SettingsError):
             async with asyncio.timeout(OWNER_TIMEOUT_S):
-                owner = await asyncio.to_thread(lambda: self._store.owner_of(run_id))
+                owner = await self._read_store(lambda store: store.owner_of(run_id))
         if owner is not None and owner != owner_of(self._settings):
             raise StateError(
                 f"Run {run_id} is another sidecar's, {owner}, with which this one shares a store. "
@@ -107,7 +114,8 @@ class Queries:
         behind = await self._read_journal(
             lambda journal: journal.runs_behind(self._delivery.through("store"))
         )
-        response = await self._answer(answers.list_runs, request, behind)
+        is_long = bool(request.filters or request.order_by)
+        response = await self._answer(answers.list_runs, request, behind, is_long=is_long)
         self._pages.show(response.runs)
         return response
 
@@ -125,7 +133,7 @@ class Queries:
         """Answer `Compare`."""
         check_question(request)  # before anything is read
         ends = await self._ends(request.run_ids)
-        response = await self._answer(compare_runs, request, ends)
+        response = await self._answer(compare_runs, request, ends, is_long=True)
         self._pages.show(response.runs)
         response.url = self._pages.comparison_url(response.runs)
         return response
@@ -251,9 +259,19 @@ class Queries:
         answer: Callable[[Store, _Request], _Response],
         request: _Request,
         targets: Sequence[tuple[RunId, Offset]],
+        *,
+        is_long: bool = False,
     ) -> _Response:
-        await self._delivery.wait_for("store", targets, FRESH_TIMEOUT_S)
-        return await asyncio.to_thread(lambda: answer(self._store, request))
+        with self._places.place() if is_long else nullcontext():
+            await self._delivery.wait_for("store", targets, FRESH_TIMEOUT_S)
+            if is_long:
+                return await self._places.run(lambda: answer(self._store, request))
+            return await self._read_store(lambda store: answer(store, request))
+
+    async def _read_store(self, read: Callable[[Store], _Response]) -> _Response:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._store_threads, lambda: read(self._store)
+        )
 
     async def _ends(self, run_ids: Sequence[str]) -> list[tuple[RunId, Offset]]:
         """Return the last offset of each of these runs that the journal has."""

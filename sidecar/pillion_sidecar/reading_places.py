@@ -58,8 +58,8 @@ class ReadingPlaces:
         """Have a place for the life of a call. Raises `LimitError` if all are taken."""
         if self._taken >= READS_MAX:
             raise LimitError(
-                f"{READS_MAX} calls read or watch already. Take fewer, or try again when one has "
-                "ended.",
+                f"{READS_MAX} calls read, search, compare or watch already. Take fewer, or try "
+                "again when one has ended.",
                 "READS_MANY",
             )
         self._taken += 1
