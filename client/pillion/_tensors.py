@@ -45,13 +45,17 @@ def read_number(value: Any) -> bool | int | float | Copy | None:
         device = getattr(getattr(value, "device", None), "type", None)
         if device is None:
             return to_number(value)
-        if device in _DEVICES_REFUSED or not _CLASSES_REFUSED.isdisjoint(
-            each.__name__ for each in type(value).__mro__
-        ):
+        if is_refused(value):
             return None
         return _copy(value) if device == "cuda" else to_number(value)
     except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
         return None
+
+
+def is_refused(tensor: Any) -> bool:
+    """Tell whether looking into a tensor may start what others must join, or a compilation."""
+    classes = (each.__name__ for each in type(tensor).__mro__)
+    return tensor.device.type in _DEVICES_REFUSED or not _CLASSES_REFUSED.isdisjoint(classes)
 
 
 def _copy(value: Any) -> Copy | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from pillion._histogram import Histogram
+from pillion._tensors import is_refused
 
 BIN_COUNT = 64
 
@@ -81,6 +82,8 @@ def _trained(model: Any) -> Iterable[tuple[str, Any]]:
 def _histogram_of(tensor: Any) -> Histogram | None:
     """Count a tensor on its own device; None where nothing in it is finite, or it is odd."""
     try:
+        if is_refused(tensor):
+            return None
         numbers = tensor.detach().flatten().float()
         numbers = numbers[numbers.isfinite()]
         least, largest = float(numbers.min()), float(numbers.max())

@@ -73,3 +73,16 @@ def test_what_cannot_be_counted_disturbs_no_training() -> None:
     (row,) = kept
     assert set(row) == {"parameters/weight"}
     assert sum(row["parameters/weight"].counts) == 5
+
+
+def test_distributed_tensors_are_not_looked_into() -> None:
+    """Counting one may start a collective that other processes do not join; others are counted."""
+
+    class DTensor(torch.Tensor):  # type: ignore[misc]
+        pass
+
+    model, kept, _ = watched("all")
+    model.weight = torch.nn.Parameter(torch.ones(2, 3).as_subclass(DTensor))
+    assert isinstance(model.weight, DTensor)
+    train(model)
+    assert {key for row in kept for key in row} == {"parameters/bias", "gradients/bias"}
