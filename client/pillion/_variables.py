@@ -1,7 +1,10 @@
 """What the environment says of a run: Pillion's variables, and after them W&B's for the same."""
 
 import os
+from collections.abc import Container
 from typing import Any
+
+from pillion._notice import warn
 
 _VARIABLES = {
     "project": ("PILLION_PROJECT", "WANDB_PROJECT"),
@@ -17,12 +20,20 @@ _VARIABLES = {
 }
 _MODES = {
     "online": "MODE_ONLINE",
+    "run": "MODE_ONLINE",
     "shared": "MODE_ONLINE",
     "offline": "MODE_OFFLINE",
     "dryrun": "MODE_OFFLINE",
     "disabled": "MODE_DISABLED",
 }
-_POLICIES = {"allow": "allow", "auto": "allow", "true": "allow", "never": "never", "must": "must"}
+_POLICIES = {
+    "allow": "allow",
+    "auto": "allow",
+    "true": "allow",
+    "false": "allow",
+    "never": "never",
+    "must": "must",
+}
 
 
 def variable(name: str) -> str:
@@ -31,9 +42,22 @@ def variable(name: str) -> str:
     return next(filter(None, found), "")
 
 
+def known(name: str, words: Container[str], shown: str) -> str:
+    """Return the word that a variable says; empty, and told, if it is none of those there are.
+
+    Only arguments are refused: a script that runs must not end for what is set around it.
+    """
+    said = variable(name).lower()
+    if not said or said in words:
+        return said
+    names = " or ".join(_VARIABLES[name])
+    warn("pillion: %s is %r, which has no effect; take %s.", names, said, shown)
+    return ""
+
+
 def wandb_mode(mode: str | None) -> str | None:
     """Return the contract's name of a mode; None: as the sidecar is set. Raises ValueError."""
-    said = mode or variable("mode").lower()
+    said = mode or known("mode", _MODES, "'online', 'offline' or 'disabled'")
     if said and said not in _MODES:
         raise ValueError(f"mode is {said!r}; take 'online', 'offline' or 'disabled'.")
     return _MODES.get(said)
@@ -42,7 +66,7 @@ def wandb_mode(mode: str | None) -> str | None:
 def resume_policy(resume: Any) -> str:
     """Return `allow`, `never` or `must`; True and `auto` are W&B's. Raises ValueError."""
     if resume is None or resume is False:
-        resume = variable("resume").lower() or "allow"
+        resume = known("resume", _POLICIES, "'allow', 'never' or 'must'") or "allow"
     policy = _POLICIES.get("true" if resume is True else resume)
     if policy is None:
         raise ValueError(f"resume is {resume!r}; take 'allow', 'never' or 'must'.")

@@ -114,6 +114,29 @@ def test_a_word_that_is_none_is_refused(given: dict[str, str]) -> None:
         pillion.init(**given)
 
 
+@pytest.mark.parametrize(
+    ("variables", "mode", "resume"),
+    [
+        ({"WANDB_MODE": "run", "WANDB_RESUME": "false"}, "MODE_ONLINE", "allow"),
+        ({"WANDB_MODE": "on", "PILLION_RESUME": "often"}, None, "allow"),
+    ],
+)
+def test_a_variable_never_ends_a_script(
+    variables: dict[str, str],
+    mode: str | None,
+    resume: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """All words of W&B's are known; one that is none is told and has no effect."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    run = started()
+    assert (run["wandb_mode"], run["resume"]) == (mode, resume)
+    told = [each.getMessage() for each in caplog.records if "no effect" in each.getMessage()]
+    assert len(told) == (0 if mode else 2)
+
+
 def test_what_has_no_effect_is_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 import pillion
-from pillion._variables import variable
+from pillion._variables import known, variable
 from pillion.integrations._hyperparameters import (
     describe_dataset,
     hyperparameters,
@@ -37,6 +37,7 @@ from pillion.integrations.hardware import (
 )
 
 LOG_MODEL = ("end", "checkpoint", "best")
+_LOG_MODEL_WORDS = {*LOG_MODEL, "true", "1", "false", "0", "none"}
 
 
 class Section(Protocol):
@@ -120,9 +121,9 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
             describes: Whether the config is filled.
             clock: Shows seconds.
         """
-        said = log_model or variable("log_model").lower()
+        said = log_model or known("log_model", _LOG_MODEL_WORDS, "'end', 'checkpoint' or 'best'")
         said = "end" if said in {"true", "1"} else said  # as W&B's variable once was
-        if said not in {*LOG_MODEL, "", "false", "none"}:
+        if said not in _LOG_MODEL_WORDS | {""}:
             raise ValueError(f"log_model is {said!r}; take 'end', 'checkpoint' or 'best'.")
         self._given, self._log_model, self._describes = run, said, describes
         self._quality_metric = quality_metric
