@@ -5,10 +5,15 @@ from typing import Any
 from pillion.address import Address
 
 
-def open_channel(grpc: Any, address: Address) -> Any:
-    """Open a channel; raises AddressError if the socket's directory is not safe to use."""
+def open_channel(grpc: Any, address: Address, answer_bytes_max: int = 4 * 1024 * 1024) -> Any:
+    """Open a channel; -1: answers may have any size.
+
+    Raises:
+        AddressError: The socket's directory is not safe to use.
+    """
     address.check_directory()
     options = [
+        ("grpc.max_receive_message_length", answer_bytes_max),
         ("grpc.enable_http_proxy", 0),  # a proxy would be handed our token
         ("grpc.use_local_subchannel_pool", 1),  # our own pauses, not those of a former channel
     ]

@@ -11,6 +11,9 @@ from pillion.address import Address, default_address
 
 ANSWER_TIMEOUT_S = 60.0
 
+_REASON = "grpc-status-details-bin"
+"""Comes with what a sidecar itself refuses, and not with what gRPC says of a connection."""
+
 
 class QueryError(RuntimeError):
     """A question was refused, or nobody answers; the message says what to do.
@@ -48,7 +51,7 @@ class Questions:
         shown = (token or os.environ.get("PILLION_TOKEN", "")).strip()
         self._metadata = (("authorization", f"Bearer {shown}"),) if shown else ()
         self._grpc: Any = grpc
-        self._channel = open_channel(grpc, self._place)
+        self._channel = open_channel(grpc, self._place, -1)  # runs may have many metrics
         self._stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def ask(self, method: str, request: Any) -> Any:
@@ -71,11 +74,20 @@ class Questions:
         try:
             yield
         except self._grpc.RpcError as error:
-            codes = self._grpc.StatusCode
-            if error.code() in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED):
-                raise QueryError(
-                    f"No sidecar answers at {self._place}. Start one with `pillion serve`; what "
-                    "was logged is kept in its data directory.",
-                    error.code().name,
-                ) from None
-            raise QueryError(error.details(), error.code().name) from None
+            raise QueryError(self._told(error), error.code().name) from None
+
+    def _told(self, error: Any) -> str:
+        """Return what people are told of an RPC's error."""
+        codes = self._grpc.StatusCode
+        is_refused = any(key == _REASON for key, _ in error.trailing_metadata() or ())
+        if error.code() is codes.DEADLINE_EXCEEDED and not is_refused:
+            return (
+                f"An answer from {self._place} took longer than {ANSWER_TIMEOUT_S:g} s. Ask for "
+                "less at once, or see with `pillion status` how the sidecar is."
+            )
+        if error.code() is codes.UNAVAILABLE and not is_refused:
+            return (
+                f"No sidecar answers at {self._place}. Start one with `pillion serve`; what was "
+                "logged is kept in its data directory."
+            )
+        return str(error.details())
