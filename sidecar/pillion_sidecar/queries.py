@@ -178,7 +178,7 @@ class Queries:
     async def watch(
         self, request: telemetry_service_pb2.WatchRunRequest
     ) -> AsyncGenerator[telemetry_service_pb2.WatchRunResponse]:
-        """Answer `WatchRun`: look whenever the store has something new of the run."""
+        """Answer `WatchRun`: look whenever the store has something new of the run, or more."""
         watch, run_id = Watch(request), RunId(request.run_id)
         with self._watchers.place():
             ends = await self._ends([run_id])
@@ -193,6 +193,8 @@ class Queries:
                     yield response
                 if watch.is_over:
                     return
+                if watch.has_more:
+                    continue
                 await asyncio.sleep(max(WATCH_INTERVAL_S, WATCH_REST * took_s))
                 await self._delivery.wait_beyond("store", run_id, seen, WATCH_TIMEOUT_S)
 

@@ -45,6 +45,8 @@ class Watch:
         self._told = run_pb2.Run()
         self._values: Mapping[str, Value] = {}
         self._row_count = -1
+        self.has_more = False
+        """Whether the last look has left lines untold."""
         self.is_over = False
         """Whether the run has ended and all of it is told."""
 
@@ -66,7 +68,7 @@ class Watch:
                 "RUN_UNKNOWN",
             )
         response = pb2.WatchRunResponse(row_count=run.row_count, last_step=run.last_step)
-        has_more = self._read_console(store, response)
+        self.has_more = self._read_console(store, response)
         self._read_alerts(store, response)
         values = {
             key: value
@@ -83,7 +85,7 @@ class Watch:
             *(bool(response.console), bool(response.alerts)),
         )
         self._told, self._values, self._row_count = message, run.summary, run.row_count
-        self.is_over = run.state is not _RUNNING and not has_more
+        self.is_over = run.state is not _RUNNING and not self.has_more
         return response if any(is_news) else None
 
     def _read_console(self, store: Store, response: pb2.WatchRunResponse) -> bool:

@@ -1,4 +1,4 @@
-"""Questions side by side: what keeps others waiting, and what is refused."""
+"""Questions side by side: what keeps others waiting, what is refused, and what is told at once."""
 
 import asyncio
 import threading
@@ -11,13 +11,14 @@ import pytest
 from stored_runs import Shelf
 
 from pillion.v1 import telemetry_service_pb2 as pb2
-from pillion_sidecar import artifact_answers
+from pillion_sidecar import artifact_answers, queries
 from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import LimitError, StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.pages import Pages
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.reading_places import READS_MAX
+from pillion_sidecar.records import ConsoleLines, ConsoleStream
 from pillion_sidecar.settings import load
 
 WAIT_S = 60.0
@@ -99,3 +100,25 @@ def test_comparisons_and_searches_have_the_places_of_long_reads(asked: Queries) 
         assert [len((await asked.runs(search)).runs) for search in searches] == [1, 2]
 
     asyncio.run(ask())
+
+
+def test_a_watcher_is_told_what_there_is_without_waiting_for_more(
+    shelf: Shelf, asked: Queries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that were printed before come at once, message by message."""
+    monkeypatch.setattr(queries, "WATCH_TIMEOUT_S", 2 * WAIT_S)
+    monkeypatch.setattr(queries, "WATCH_INTERVAL_S", 2 * WAIT_S)
+    shelf.apply("a", *(ConsoleLines(ConsoleStream.STDOUT, 5, (str(n),)) for n in range(100)))
+
+    async def watch() -> list[str]:
+        told: list[str] = []
+        stream = asked.watch(pb2.WatchRunRequest(run_id="a", console_lines=100))
+        async with asyncio.timeout(WAIT_S):
+            async for response in stream:
+                told += [line for each in response.console for line in each.lines]
+                if len(told) == 100:
+                    break
+        await stream.aclose()
+        return told
+
+    assert asyncio.run(watch()) == [str(number) for number in range(100)]
