@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.errors import PillionError
@@ -56,6 +57,16 @@ def asking(address: str | None, data_dir: Path | None) -> Iterator[Asker]:
         listen = address or os.environ.get("PILLION_ADDRESS")
         with Asker(load(listen=listen, data_dir=data_dir)) as ask:
             yield ask
+
+
+def tell_unless_serving(ask: Asker, runs: Iterable[run_pb2.Run]) -> None:
+    """Say that nothing new will come, where some of these runs go on and no sidecar answers."""
+    if not ask.is_sidecar and any(run.state == record_pb2.RUN_STATE_RUNNING for run in runs):
+        print(
+            f"No sidecar answers at {ask.address}: this is what is stored, and runs that are "
+            "RUNNING in it may have ended. `pillion serve` goes on with them.",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
 from pillion_sidecar import rendering
 from pillion_sidecar.asking import Asker
-from pillion_sidecar.cli_common import DataDir, Json, Listen, Run, asking, show
+from pillion_sidecar.cli_common import DataDir, Json, Listen, Run, asking, show, tell_unless_serving
 from pillion_sidecar.columns import decode_column
 from pillion_sidecar.errors import PeerError, StateError
 from pillion_sidecar.records import RunId
@@ -51,6 +51,7 @@ def list_runs(
     with asking(address, data_dir) as ask:
         runs = _collected(ask, request, limit)
         points = {run.run_id: _points(ask, run, metric) for run in runs} if metric else {}
+        tell_unless_serving(ask, runs)
     if not runs and not as_json:
         of_project = f" of project {project}" if project else ""
         if where:

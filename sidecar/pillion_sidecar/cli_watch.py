@@ -23,6 +23,7 @@ from pillion_sidecar.cli_common import (
     asking,
     complete_run,
     make_console,
+    tell_unless_serving,
 )
 from pillion_sidecar.columns import decode_column
 from pillion_sidecar.errors import PillionError, StateError
@@ -88,9 +89,12 @@ def watch(
             if live:
                 _chart(ask, watched.values())
                 live.update(watch_view([*watched.values()]), refresh=True)
-    ended_well = (record_pb2.RUN_STATE_FINISHED, record_pb2.RUN_STATE_RUNNING)
-    if any(one.run.state not in ended_well for one in watched.values()):
+        tell_unless_serving(ask, (one.run for one in watched.values()))
+    states = {one.run.state for one in watched.values()}
+    if states - {record_pb2.RUN_STATE_FINISHED, record_pb2.RUN_STATE_RUNNING}:
         raise typer.Exit(EXIT_ENDED_BADLY)
+    if record_pb2.RUN_STATE_RUNNING in states:
+        raise typer.Exit(1)
 
 
 def _running(ask: Asker) -> list[str]:

@@ -78,6 +78,7 @@ def test_runs_are_chosen_and_sorted(pillion: Callable[..., Result]) -> None:
     assert [run["run_id"] for run in runs] == ["aa-2", "bb-1"]
     runs = json_of(pillion("runs", *filters, "--limit", "1", "--json"))["runs"]
     assert [run["run_id"] for run in runs] == ["bb-1"]
+    assert pillion("runs").stderr.startswith("No sidecar answers at unix:")
     assert "No runs meet that" in pillion("runs", "-f", "tag=y").stdout
 
 
@@ -136,14 +137,15 @@ def test_runs_are_completed(data_dir: Path) -> None:
 
 
 def test_runs_are_watched_as_text_and_as_json(pillion: Callable[..., Result]) -> None:
-    """Without a sidecar nothing changes: each is told once."""
+    """Without a sidecar nothing changes: each is told once, and that it has not ended."""
     text = pillion("watch", "aa-1", "bb-1")
-    assert text.exit_code == 0
+    assert text.exit_code == 1
+    assert text.stderr.startswith("No sidecar answers at unix:")
     assert sorted(text.stdout.splitlines()) == [
         "aa-1 RUNNING 4 rows step 3 train/loss 0.1",
         "bb-1 RUNNING 4 rows step 3 train/loss 0.3",
     ]
-    told = json_of(pillion("watch", "bb-1", "--json"))
+    told = json.loads(pillion("watch", "bb-1", "--json").stdout)
     assert (told["run_id"], told["run"]["name"], told["row_count"]) == ("bb-1", "run 2", 4)
     assert told["values"] == {"train/loss": 0.3}
     assert told["console"][0]["lines"] == ["epoch 1", "done"]
