@@ -56,6 +56,7 @@ class Started:
     last_sequence: int
     is_resumed: bool
     next_ordinal: int
+    """The number of the run's next row, not counting those that no writer has sent."""
     project: str = ""
     name: str = ""
     wandb_sink: str = ""
@@ -84,6 +85,8 @@ class _Run:
 
     state: RunState
     next_ordinal: int
+    noted_row_count: int = 0
+    """Of its rows, those that no writer has sent."""
     refused_row_count: int = 0
     refused_value_count: int = 0
     project: str = ""
@@ -180,7 +183,7 @@ class Ledger:
             if is_resumed:
                 self._name(start, run)
         return Started(
-            *(writer.last_sequence, is_resumed, run.next_ordinal),
+            *(writer.last_sequence, is_resumed, run.next_ordinal - run.noted_row_count),
             *(run.project, run.name, run.wandb_sink),
         )
 
@@ -198,6 +201,11 @@ class Ledger:
         payload, row_count = batch.payload, batch.row_count
         if not batch.keys <= run.keys:
             payload, row_count = self._within_keys(batch, run)
+        run.noted_row_count += row_count
+        self._db.execute(
+            "UPDATE runs SET noted_row_count = ? WHERE run_id = ?",
+            (run.noted_row_count, batch.run_id),
+        )
         self._insert(batch.run_id, _NOBODY, 0, EntryKind.BATCH, run, row_count, payload)
         self._end_again(batch.run_id, run)
 
@@ -520,8 +528,9 @@ class Ledger:
     def _run(self, run_id: RunId) -> _Run | None:
         if run_id not in self._runs:
             row = self._db.execute(
-                "SELECT state, next_ordinal, refused_row_count, refused_value_count, project, "
-                "name, is_project_given, is_name_given, wandb_sink FROM runs WHERE run_id = ?",
+                "SELECT state, next_ordinal, noted_row_count, refused_row_count, "
+                "refused_value_count, project, name, is_project_given, is_name_given, wandb_sink "
+                "FROM runs WHERE run_id = ?",
                 (run_id,),
             ).fetchone()
             if row is None:

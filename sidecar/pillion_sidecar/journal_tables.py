@@ -1,11 +1,11 @@
 """The journal's tables, and how its file is opened, made and brought to this version's format.
 
-Format 3:
+Format 4:
 
     meta      key, value: `format`, `journal_id`, `first_offset`; and `deleting RUN_ID` with the
               store's cursor for each run that the store has yet to delete
     runs      run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal,
-              refused_row_count, refused_value_count, dropped_row_count,
+              refused_row_count, refused_value_count, dropped_row_count, noted_row_count,
               project, name, is_project_given, is_name_given, end (an encoded `RunFinish`),
               wandb_sink: the sink that delivers the run to W&B; empty: none does
     writers   run_id, writer_id, last_sequence, state, environment (an encoded `Environment`),
@@ -23,6 +23,7 @@ in which the journal was made: cursors depend on it.
 A run's entries up to its `trimmed_offset` are deleted, with them all rows before `trimmed_ordinal`.
 A run's project and name are empty where they are not known: it is from before format 3. Whether
 they are given tells whether a writer that joins may still give them. Its `end` is the last one.
+`noted_row_count` of its rows no writer has sent: the sidecar noted them.
 What a run has refused or dropped was so here. A writer's counts are what it told itself; what it
 dropped includes what was damaged here. How it ended stands in `end_offset`, `exit_code` and
 `reason` until it lives again.
@@ -36,7 +37,7 @@ from pathlib import Path
 from pillion_sidecar.errors import DiskError, SettingsError
 from pillion_sidecar.journal_reader import connect
 
-FORMAT = 3
+FORMAT = 4
 """The version of the tables. A journal of a newer one is not opened."""
 
 # Small columns stand before the payload: behind it they would be read through all of it.
@@ -68,6 +69,7 @@ CREATE TABLE runs (
     last_offset INTEGER NOT NULL DEFAULT 0, trimmed_offset INTEGER NOT NULL DEFAULT 0,
     trimmed_ordinal INTEGER NOT NULL DEFAULT 0, refused_row_count INTEGER NOT NULL DEFAULT 0,
     refused_value_count INTEGER NOT NULL DEFAULT 0, dropped_row_count INTEGER NOT NULL DEFAULT 0,
+    noted_row_count INTEGER NOT NULL DEFAULT 0,
     project TEXT NOT NULL DEFAULT '', name TEXT NOT NULL DEFAULT '',
     is_project_given INTEGER NOT NULL DEFAULT 1, is_name_given INTEGER NOT NULL DEFAULT 1,
     end BLOB NOT NULL DEFAULT x'',
@@ -105,8 +107,10 @@ def open_journal(path: Path) -> sqlite3.Connection:
         found = int(meta(db, "format"))
         if found < 2:  # noqa: PLR2004 - the formats there were
             _migrate_to_2(db)
-        if found < FORMAT:
+        if found < 3:  # noqa: PLR2004
             _migrate_to_3(db)
+        if found < FORMAT:
+            _migrate_to_4(db)
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             raise SettingsError(f"{path} is not a journal of Pillion's; move it away.") from error
@@ -192,5 +196,20 @@ def _migrate_to_3(db: sqlite3.Connection) -> None:
         "ALTER TABLE runs ADD COLUMN wandb_sink TEXT NOT NULL DEFAULT 'wandb';"
         + _ARTIFACTS
         + "UPDATE meta SET value = '3' WHERE key = 'format';"
+        "COMMIT;"
+    )
+
+
+def _migrate_to_4(db: sqlite3.Connection) -> None:
+    """Bring a journal of format 3 to format 4: rows that were noted are counted, as far as known.
+
+    Those of entries that are deleted are not.
+    """
+    db.executescript(
+        "BEGIN IMMEDIATE;"
+        "ALTER TABLE runs ADD COLUMN noted_row_count INTEGER NOT NULL DEFAULT 0;"
+        "UPDATE runs SET noted_row_count = (SELECT coalesce(sum(row_count), 0) FROM entries "
+        "WHERE entries.run_id = runs.run_id AND writer_id = '');"
+        "UPDATE meta SET value = '4' WHERE key = 'format';"
         "COMMIT;"
     )

@@ -45,8 +45,8 @@ _ENTRY = (
 )
 _RUN = (
     "run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal, "
-    "refused_row_count, refused_value_count, dropped_row_count, project, name, is_project_given, "
-    "is_name_given, end"
+    "refused_row_count, refused_value_count, dropped_row_count, noted_row_count, project, name, "
+    "is_project_given, is_name_given, end"
 )
 _WRITER = (
     "run_id, writer_id, last_sequence, state, environment, refused_row_count, "
@@ -225,7 +225,9 @@ class _Repair:
             "UPDATE runs SET next_ordinal = max(next_ordinal, coalesce((SELECT "
             "max(first_ordinal + row_count) FROM entries WHERE run_id = runs.run_id), 0)), "
             "last_offset = max(last_offset, coalesce((SELECT max(offset) FROM entries "
-            "WHERE run_id = runs.run_id), 0))"
+            "WHERE run_id = runs.run_id), 0)), "
+            "noted_row_count = max(noted_row_count, coalesce((SELECT sum(row_count) FROM entries "
+            "WHERE run_id = runs.run_id AND writer_id = ''), 0))"
         )
         self._db.execute(
             "UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT max(last_offset) "

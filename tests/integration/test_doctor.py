@@ -15,6 +15,7 @@ from postgresql import PASSWORD, PostgresqlServer
 from processes import environment
 
 import pillion
+from pillion_sidecar.journal_tables import FORMAT as JOURNAL_FORMAT
 from pillion_sidecar.store_database import open_for_writing
 from pillion_sidecar.store_tables import FORMAT
 
@@ -76,7 +77,7 @@ def test_all_is_well_beside_a_sidecar(doctor: Doctor, make_sidecar: Callable[...
     assert code == 0
     assert text.splitlines()[-1] == "All is well."
     assert "Nothing was logged yet" in text
-    assert doctor.findings("journal")[0][1].startswith("format 3")
+    assert doctor.findings("journal")[0][1].startswith(f"format {JOURNAL_FORMAT}")
 
 
 def test_what_keeps_any_key_of_wandb_is_told(

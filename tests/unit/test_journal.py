@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 )
 
 from pillion.process import ProcessIdentity
+from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import DiskError, LimitError, SettingsError, StateError
 from pillion_sidecar.journal import GROUP_BYTES_MAX, GROUP_ENTRIES_MAX, LOG_BYTES_MAX, Journal
@@ -400,6 +401,25 @@ def test_ordinals_continue_across_writers_and_restarts(books: Books) -> None:
     assert books.start().next_ordinal == 9
     batches = [entry for entry in books.entries() if entry.kind is EntryKind.BATCH]
     assert [(e.first_ordinal, e.row_count) for e in batches] == [(0, 3), (3, 2), (5, 4)]
+
+
+def noted_of(run_id: RunId = RUN) -> CheckedBatch:
+    """Make a row of the sidecar's own."""
+    payload = record_pb2.Batch(run_id=run_id).SerializeToString()
+    return CheckedBatch(run_id, WriterId(""), 0, payload, row_count=1)
+
+
+def test_rows_that_are_noted_move_no_writers_next_row(books: Books) -> None:
+    """They take ordinals, but a writer goes on behind what writers have logged."""
+    books.start()
+    books.append(1, row_count=3)
+    books.journal.note(noted_of()).result(WAIT_S)
+    assert books.start(writer_id=OTHER_WRITER).next_ordinal == 3
+    books.reopen()
+    books.append(2, row_count=2)
+    assert books.start().next_ordinal == 5
+    assert books.run().row_count == 6
+    assert [e.first_ordinal for e in books.entries() if e.row_count] == [0, 3, 4]
 
 
 def test_ordinals_are_per_run(books: Books) -> None:
@@ -1188,6 +1208,20 @@ def test_tables_of_format_1_become_those_of_a_new_journal(tmp_path: Path) -> Non
             indexes = {n: db.execute(f"PRAGMA index_info('{n}')").fetchall() for n in names}
             found.append((names, columns, {n: [c[2] for c in i] for n, i in indexes.items()}))
     assert found[0] == found[1]
+
+
+def test_journal_of_format_3_counts_the_rows_that_were_noted(books: Books) -> None:
+    """Of the entries that are there."""
+    books.start()
+    books.start(OTHER_RUN)
+    books.append(1, row_count=3)
+    books.journal.note(noted_of()).result(WAIT_S)
+    books.close()
+    with closing(sqlite3.connect(books.path)) as db, db:
+        db.execute("ALTER TABLE runs DROP COLUMN noted_row_count")
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'format'")
+    books.reopen()
+    assert (books.start().next_ordinal, books.start(OTHER_RUN).next_ordinal) == (3, 0)
 
 
 def test_newer_format_is_refused(books: Books) -> None:
