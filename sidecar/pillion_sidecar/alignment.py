@@ -24,12 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pillion.v1 import telemetry_service_pb2
-from pillion_sidecar.errors import PeerError
+from pillion_sidecar.errors import LimitError, PeerError
 from pillion_sidecar.store import Series
 
 SERIES_MAX = 20
 """So many metrics are aligned at once."""
 POINTS_DEFAULT = 1_000
+POINTS_READ_MAX = 5_000_000
+"""Of one metric in all runs together: they are held at once, 32 bytes each, and sorted."""
 VALUES_MAX = 200_000
 """Of all series together: 1.6 MB of an answer, which gRPC takes without being told."""
 
@@ -79,6 +81,23 @@ def check_alignment(alignment: Alignment, run_count: int) -> None:
             f"max_points: 1 to {points_max:,} for {len(alignment.keys)} metrics of {run_count} "
             f"runs, or 0 for {POINTS_DEFAULT:,}."
         )
+
+
+def check_point_counts(alignment: Alignment, point_counts: Mapping[str, int]) -> None:
+    """Raise LimitError if some series is too long to be aligned.
+
+    Args:
+        alignment: What is asked for.
+        point_counts: How many points each metric has in all runs together.
+    """
+    for key in filter(None, (*alignment.keys, alignment.axis_metric)):
+        if point_counts[key] > POINTS_READ_MAX:
+            raise LimitError(
+                f"series: {key} has {point_counts[key]:,} points in these runs; {POINTS_READ_MAX:,}"
+                " can be aligned at once. Compare fewer runs, or read them one by one with "
+                "ReadMetrics and max_points. Figures have no such bound.",
+                "POINTS_MANY",
+            )
 
 
 def align(

@@ -1,7 +1,7 @@
 """The answer to `Compare`, as a message: for the service, and for the CLI where no sidecar runs."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -13,6 +13,7 @@ from pillion_sidecar.alignment import (
     Axis,
     align,
     check_alignment,
+    check_point_counts,
 )
 from pillion_sidecar.answers import find_run, run_message
 from pillion_sidecar.compare import (
@@ -61,8 +62,12 @@ def compare_runs(store: Store, request: pb2.CompareRequest) -> pb2.CompareRespon
         check_metric(key, known)
     if alignment.axis_metric:
         check_metric(alignment.axis_metric, known, "to align over, nor is it `step` or `time`")
+    point_counts = {
+        metric.key: sum(one.point_count for one in metric.statistics) for metric in response.metrics
+    }
+    check_point_counts(alignment, point_counts)
     response.aligned.extend(
-        _aligned_message(_aligned(store, alignment, key, runs), runs) for key in alignment.keys
+        _aligned_message(each, runs) for each in _aligned(store, alignment, runs)
     )
     return response
 
@@ -92,10 +97,17 @@ def _alignment(request: pb2.CompareRequest) -> Alignment:
     return alignment
 
 
-def _aligned(store: Store, alignment: Alignment, key: str, runs: Sequence[StoredRun]) -> Aligned:
-    wanted = {key, alignment.axis_metric}
-    series = [store.read_series(run.run_id, wanted) for run in runs]
-    return align(alignment, key, series, [run.start_time_unix_nano for run in runs])
+def _aligned(store: Store, alignment: Alignment, runs: Sequence[StoredRun]) -> Iterator[Aligned]:
+    """Align metric by metric: of each run the axis is held, and one metric at a time."""
+    starts = [run.start_time_unix_nano for run in runs]
+    axis_key = alignment.axis_metric
+    axes = [store.read_series(run.run_id, {axis_key}) if axis_key else {} for run in runs]
+    for key in alignment.keys:
+        series = [
+            axis if key == axis_key else axis | store.read_series(run.run_id, {key})
+            for run, axis in zip(runs, axes, strict=True)
+        ]
+        yield align(alignment, key, series, starts)
 
 
 def _message(comparison: Comparison) -> pb2.CompareResponse:

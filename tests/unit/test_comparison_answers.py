@@ -1,7 +1,7 @@
 """The answer to `Compare` from a small real store: what it tells, and what is refused."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ from stored_runs import Shelf
 from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_any_value
+from pillion_sidecar import alignment
 from pillion_sidecar.comparison_answers import check_question, compare_runs
 from pillion_sidecar.environment import Environment, GitState, Gpu, Package
-from pillion_sidecar.errors import PeerError, StateError
-from pillion_sidecar.records import RunState
+from pillion_sidecar.errors import LimitError, PeerError, StateError
+from pillion_sidecar.records import RunId, RunState
+from pillion_sidecar.store import Series, Store
 
 
 @pytest.fixture
@@ -162,6 +164,44 @@ def test_series_are_aligned_as_asked_for(shelf: Shelf) -> None:
     ]
     assert list(by_n.aligned[0].x) == [4, 8]
     assert by_n.aligned[0].series[1].values[1] == 5.0
+
+
+def test_an_axis_is_read_once_of_each_run(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many series are aligned over it; and one of them may be the axis itself."""
+    for run_id in ("a", "b"):
+        shelf.start(run_id)
+        shelf.log(run_id, 0, n=[4, 8], loss=[3.0, 2.0], acc=[0.0, 1.0])
+    read: list[tuple[str, str]] = []
+    read_series = Store.read_series
+
+    def noting(store: Store, run_id: RunId, keys: Collection[str]) -> dict[str, Series]:
+        read.extend((run_id, key) for key in keys)
+        return read_series(store, run_id, keys)
+
+    monkeypatch.setattr(Store, "read_series", noting)
+    keys = ["loss", "acc", "n"]
+    response = asked(shelf, "a", "b", series=keys, axis="AXIS_METRIC", axis_metric="n")
+    assert sorted(read) == sorted((run_id, key) for run_id in ("a", "b") for key in keys)
+    assert [list(each.series[1].values) for each in response.aligned] == [[3, 2], [0, 1], [4, 8]]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"series": ["x"]}, {"series": ["y"], "axis": "AXIS_METRIC", "axis_metric": "x"}]
+)
+def test_series_that_are_too_long_are_not_aligned(
+    fields: dict[str, Any], shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all runs together, NaN included; their figures are told all the same."""
+    monkeypatch.setattr(alignment, "POINTS_READ_MAX", 4)
+    for run_id in ("a", "b"):
+        shelf.start(run_id)
+        shelf.log(run_id, 0, x=[1.0, math.nan])
+        shelf.log(run_id, 2, y=[1.0])
+    assert asked(shelf, "a", "b", **fields).aligned
+    shelf.log("b", 3, x=[1.0])
+    with pytest.raises(LimitError, match="x has 5 points in these runs; 4 can be aligned"):
+        asked(shelf, "a", "b", **fields)
+    assert asked(shelf, "a", "b").metrics
 
 
 @pytest.mark.parametrize(
