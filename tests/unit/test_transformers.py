@@ -1,15 +1,17 @@
 """Rules of the bridge from the Hugging Face Trainer to a run."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+torch: Any = pytest.importorskip("torch", reason="needs the extra [trainer]")
 pytest.importorskip("transformers", reason="needs the extra [trainer]")
 
-from pillion.integrations.transformers import PillionCallback
-from pillion_trainer.guard import GuardCallback, TrainingDivergedError
-from pillion_trainer.stopping import StopRequest
+from pillion.integrations.transformers import PillionCallback  # noqa: E402
+from pillion_trainer.guard import GuardCallback, TrainingDivergedError  # noqa: E402
+from pillion_trainer.stopping import StopRequest  # noqa: E402
 
 ARGS = SimpleNamespace(
     train_batch_size=4, gradient_accumulation_steps=2, world_size=1, output_dir="/out"
@@ -217,6 +219,40 @@ def test_a_loss_that_is_no_number_ends_the_training(loss: float) -> None:
     """It fails at the row that shows it, saying what to change."""
     with pytest.raises(TrainingDivergedError, match="at step 7: give a smaller learning_rate"):
         GuardCallback(StopRequest()).on_log(ARGS, state(7), None, {"loss": loss})
+
+
+@dataclass
+class Config:
+    """What a model of one's own may have."""
+
+    width: int = 8
+
+
+class Model(torch.nn.Module):  # type: ignore[misc]
+    """A model with a config that is no transformers'."""
+
+    config = Config()
+
+
+class Odd(torch.nn.Module):  # type: ignore[misc]
+    """A model that cannot be described."""
+
+    @property
+    def config(self) -> Any:
+        """Raise what only this model raises."""
+        raise KeyError("width")
+
+
+def test_any_model_is_described_as_far_as_it_can_be(caplog: pytest.LogCaptureFixture) -> None:
+    """A config may be a dataclass; what raises is told, and the training goes on."""
+    arguments = SimpleNamespace(**vars(ARGS), bf16=False, fp16=False, to_dict=lambda: {"lr": 1})
+    run = FakeRun()
+    PillionCallback(run).on_train_begin(arguments, state(0), None, model=Model())
+    assert run.config["architecture"] == {"class": "Model", "width": 8}
+    assert (run.config["lr"], caplog.records) == (1, [])
+    PillionCallback(FakeRun()).on_train_begin(arguments, state(0), None, model=Odd())
+    (told,) = caplog.records
+    assert "not described in full: KeyError('width')" in told.getMessage()
 
 
 def test_training_stops_if_somebody_asks_it_to() -> None:

@@ -60,9 +60,9 @@ def parameter_counts(model: Any) -> tuple[int, int]:
 
 
 def _as_dict(config: Any) -> dict[str, Any]:
-    if config is None:
-        return {}
-    return dict(config if isinstance(config, Mapping) else config.to_dict())
+    if isinstance(config, Mapping):
+        return dict(config)
+    return config.to_dict() if hasattr(config, "to_dict") else dict(getattr(config, "__dict__", {}))
 
 
 def _dtype_name(model: Any) -> str:

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 import pillion
+from pillion._notice import warn
 from pillion._variables import known, variable
 from pillion.integrations._hyperparameters import (
     describe_dataset,
@@ -255,7 +256,7 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
             self._log_trained(args, model, processing_class)
 
     def _start(self, args: Any, state: Any, model: Any) -> None:
-        """Have a run, and tell it what the training is."""
+        """Have a run, and tell it what the training is, as far as that can be read."""
         if self._given is None:
             self._run = pillion.run or pillion.init(
                 project=variable("project") or getattr(args, "project", None) or "huggingface",
@@ -264,15 +265,24 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
                 model=getattr(getattr(model, "config", None), "name_or_path", None),
                 dataset=describe_dataset(self._datasets.get("train")).get("name"),
             )
-        if model is not None:
-            trained, total = parameter_counts(model)
-            self._trained_share = trained / max(1, total)
-            if self._describes:
-                self._run.config.update(hyperparameters(args, model))
-                self._describe_datasets()
-            self._summary["hardware"] = describe_machine()["device"]
+        try:
+            self._describe(args, model)
+        except Exception as error:  # noqa: BLE001 - a stranger's model must not end its training
+            warn("pillion: the training is not described in full: %r.", error)
+
+    def _describe(self, args: Any, model: Any) -> None:
+        """Tell the run what the training is."""
         if (size := size_of(self._datasets.get("train"))) is not None:
             self._summary["dataset_size"] = size
+        if model is None:
+            return
+        self._summary["hardware"] = describe_machine()["device"]
+        if self._describes:
+            self._describe_datasets()
+        trained, total = parameter_counts(model)
+        self._trained_share = trained / max(1, total)
+        if self._describes:
+            self._run.config.update(hyperparameters(args, model))
 
     def _describe_datasets(self) -> None:
         described = {name: describe_dataset(each) for name, each in self._datasets.items()}
