@@ -1,6 +1,8 @@
 """Rules of the bridge from the Hugging Face Trainer to a run."""
 
+import multiprocessing
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +60,7 @@ def state(
         is_world_process_zero=is_zero,
         total_flos=flos,
         best_model_checkpoint=best,
+        logging_steps=2,
     )
 
 
@@ -264,3 +267,35 @@ def test_training_stops_if_somebody_asks_it_to() -> None:
     run.should_stop = True
     callback.on_step_end(ARGS, state(2), control)
     assert control.should_training_stop
+
+
+def test_processes_stop_at_the_same_step(tmp_path: Path) -> None:
+    """Only the first is asked to, at step 3; with rows at every second step both stop at 4."""
+    context = multiprocessing.get_context("fork")  # torch and transformers are loaded here
+    stopped = context.Queue()
+    arguments = (f"file://{tmp_path}/meeting", stopped)
+    processes = [
+        context.Process(target=_process, args=(rank, *arguments), daemon=True) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(stopped.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(60)
+    assert found == {0: 4, 1: 4}
+
+
+def _process(rank: int, meeting: str, stopped: Any) -> None:
+    """Train in one of two processes, and put at which step it stops."""
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    run, control = FakeRun(), SimpleNamespace(should_training_stop=False)
+    callback = PillionCallback(run if rank == 0 else None)
+    arguments = SimpleNamespace(world_size=2, device="cpu")
+    step = 0
+    while not control.should_training_stop:
+        step += 1
+        run.should_stop = step >= 3
+        callback.on_step_end(arguments, state(step), control)
+        torch.distributed.all_reduce(torch.ones(1))  # as each step's gradients are
+    stopped.put((rank, step))
+    torch.distributed.destroy_process_group()

@@ -18,6 +18,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
@@ -173,10 +174,18 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
         """Note that the weights are changed."""
         self._times.end_part("optimizer")
 
-    def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
-        """Count the step and its time, from the end of what came before it; stop if asked to."""
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count the step and its time, from the end of what came before it; stop if asked to.
+
+        Of several processes all must stop at one step, or those that go on wait for the others for
+        ever. So they ask the first of them at each logging step, which waits for the GPU anyway.
+        """
         self._times.end_step()
-        if self._run is not None and self._run.should_stop:
+        should_stop = self._run is not None and self._run.should_stop
+        if args.world_size > 1:
+            is_due = state.global_step % max(1, state.logging_steps) == 0
+            should_stop = is_due and _as_the_first_says(should_stop, args.device)
+        if should_stop:
             control.should_training_stop = True
 
     def on_evaluate(
@@ -342,6 +351,16 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
                 processing_class.save_pretrained(folder)
             artifact.add_dir(folder)
             self._run.log_artifact(artifact, aliases=["final"])  # staged when this returns
+
+
+def _as_the_first_says(should_stop: bool, device: Any) -> bool:
+    """Return what the first process passes; every process must call this at the same step."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False  # as on TPUs: there is nobody to agree with
+    said = torch.tensor(int(should_stop), device=device)
+    distributed.broadcast(said, src=0)
+    return bool(said.item())
 
 
 def _datasets(**loaders: Any) -> dict[str, Any]:
