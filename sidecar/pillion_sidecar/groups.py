@@ -8,10 +8,12 @@ Welch's t-test (`significance.py`). It takes two runs in both groups, and that t
 than `RUNS_TELLING` in one it is done, and said to tell little.
 """
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pillion.values import Value
 from pillion_sidecar.differences import comparable, flat
 from pillion_sidecar.directions import Direction
 from pillion_sidecar.errors import PeerError
@@ -33,6 +35,7 @@ class RunGroup:
     """Runs that stand for one thing; `run_ids` in the order asked for."""
 
     name: str
+    """No other group of the comparison has it."""
     run_ids: tuple[RunId, ...]
 
 
@@ -67,19 +70,22 @@ def group_runs(runs: Sequence[StoredRun], key: str = "") -> tuple[RunGroup, ...]
     Raises:
         PeerError: No run has this key in its config.
     """
-    found: dict[object, tuple[str, list[RunId]]] = {}
+    found: dict[Hashable, tuple[Value, list[RunId]]] = {}
     for run in runs:
         value = dict(flat(run.config)).get(key, ...) if key else run.group or ...
         if value is not ...:
-            name = f"{key}={value!s}" if key else run.group
-            found.setdefault(comparable(value), (name, []))[1].append(run.run_id)
+            found.setdefault(comparable(value), (value, []))[1].append(run.run_id)
     if key and not found:
         keys = sorted({each for run in runs for each, _ in flat(run.config)})
         raise PeerError(
             f"None of these runs has {key!r} in its config. {name_some(keys)}",
             reason="CONFIG_KEY_UNKNOWN",
         )
-    groups = tuple(RunGroup(name, tuple(run_ids)) for name, run_ids in found.values())
+    names = _names([value for value, _ in found.values()])
+    groups = tuple(
+        RunGroup(f"{key}={name}" if key else name, tuple(run_ids))
+        for name, (_, run_ids) in zip(names, found.values(), strict=True)
+    )
     return groups if key or any(len(group.run_ids) > 1 for group in groups) else ()
 
 
@@ -115,6 +121,17 @@ def name_some(names: Sequence[str]) -> str:
         return "They have none at all yet."
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return f"They have {', '.join(names[:NAMES_SHOWN])}{more}."
+
+
+def _names(values: Sequence[Value]) -> list[str]:
+    """Write unlike values; texts in quotes if one would read like another value, as "1" like 1."""
+    names = [str(value) for value in values]
+    if len(set(names)) == len(names):
+        return names
+    return [
+        json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+        for value in values
+    ]
 
 
 def _difference(name: str, baseline: str, values: Mapping[str, Sequence[float]]) -> GroupDifference:

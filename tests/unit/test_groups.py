@@ -65,6 +65,19 @@ def test_runs_of_equal_values_of_a_key_are_a_group() -> None:
     assert grouped(*runs, key="opt.lr") == {"opt.lr=1": "01", "opt.lr=True": "2"}
 
 
+def test_values_that_would_read_the_same_have_names_of_their_own() -> None:
+    """Texts stand in quotes then, so that no group takes the figures of another."""
+    runs = [{"v": 1}, {"v": "1"}, {"v": '"1"'}, {"v": True}, {"v": "True"}, {"v": "1"}]
+    assert grouped(*runs, key="v") == {
+        "v=1": "0",
+        'v="1"': "15",
+        r'v="\"1\""': "2",
+        "v=True": "3",
+        'v="True"': "4",
+    }
+    assert grouped({"v": 1}, {"v": "a"}, key="v") == {"v=1": "0", "v=a": "1"}
+
+
 def test_a_key_that_no_config_has_is_refused_with_those_there_are() -> None:
     """It is mistyped, most likely."""
     with pytest.raises(PeerError, match=r"'sed'.*have lr, seed\.") as error:
