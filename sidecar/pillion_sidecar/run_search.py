@@ -118,11 +118,9 @@ def meant_by(store: Store, text: str) -> list[RunId]:
 
     The one with this id; else those with this name; else those whose id begins so.
     """
-    is_meant = (
-        runs.c.run_id == text,
-        runs.c.name == text,
-        sa.func.substr(runs.c.run_id, 1, len(text)) == text,  # LIKE would not tell case apart
-    )
+    # LIKE would not tell case apart. Of the same type, so that texts are escaped alike.
+    beginning = sa.func.substr(runs.c.run_id, 1, len(text), type_=runs.c.run_id.type)
+    is_meant = (runs.c.run_id == text, runs.c.name == text, beginning == text)
     query = sa.select(runs.c.run_id).order_by(runs.c.start_time_unix_nano.desc(), runs.c.run_id)
     with store.snapshot() as connection:
         for clause in is_meant:

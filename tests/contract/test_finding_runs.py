@@ -55,6 +55,8 @@ def test_runs_are_found_sorted_and_watched(
         assert find(reference="a-") == ["a-1"]
         assert find(reference="b_") == ["b_3"]
         assert find(reference="name 1") == ["A-2"]
+        for nobody in ("a-\0", "\0", "b_3\0"):
+            assert not answers.list_runs(store, pb2.ListRunsRequest(reference=nobody)).runs
         watch = Watch(pb2.WatchRunRequest(run_id="b_3", console_lines=5))
         told = watch.look(store, "")
         assert told is not None
