@@ -1,6 +1,6 @@
 """Where a writer's rows are, in figures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +35,7 @@ class Refused:
 
     rows: int = 0
     values: int = 0
-    is_told: bool = False
-    """Whether the user was told why a value was refused."""
+    told: set[str] = field(default_factory=set)
+    """The names of values that the user was told of, a few."""
+    is_file_told: bool = False
+    """Whether the user was told why a file that was queued was left out."""

@@ -41,8 +41,8 @@ class FileEncoder:
                     attributes=to_key_values(file.attributes),
                 )
         except Exception as error:  # noqa: BLE001 - what a user logged must not cost its row
-            if not self._refused.is_told:
-                self._refused.is_told = True
+            if not self._refused.is_file_told:
+                self._refused.is_file_told = True
                 warn("pillion: a file was refused: %s. More are only counted.", error)
             return None
         finally:

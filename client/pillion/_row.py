@@ -7,7 +7,7 @@ from pillion._batch import Logged
 from pillion._counts import Refused
 from pillion._file import FILES_MAX, File, Files
 from pillion._histogram import Histogram
-from pillion._notice import warn
+from pillion._refusals import tell_refusal
 from pillion._table import Table
 from pillion._tensors import Copy, read_number
 from pillion.plain import DEPTH_MAX, VALUES_MAX, to_text
@@ -19,14 +19,13 @@ TEXT_BYTES_MAX = 64 * 1024
 
 
 def read_row(data: Mapping[Any, Any], refused: Refused) -> dict[str, Logged | Copy]:
-    """Flatten nested mappings with `/`, and read what can be taken; count what cannot."""
+    """Flatten nested mappings with `/`, and read what can be taken; count and tell what cannot."""
     read: dict[str, Logged | Copy] = {}
     for key, value in _flat(data, "", DEPTH_MAX, [VALUES_MAX]):
         taken = value if type(value) in PLAIN_TYPES else _read(value)
         if taken is None or isinstance(taken, _Problem):
             refused.values += 1
-            if taken is not None:
-                _tell(key, taken, refused)
+            tell_refusal(key, value, taken or "", refused)
         else:
             read[key] = taken
     return read
@@ -61,12 +60,6 @@ def _read_files(values: Sequence[File | Table]) -> "Files | _Problem":
     files = Files(each.snapshot() if isinstance(each, Table) else each for each in values)
     problem = next((file.problem for file in files if file.problem), "")
     return _Problem(problem) if problem else files
-
-
-def _tell(key: str, problem: str, refused: Refused) -> None:
-    if not refused.is_told:
-        refused.is_told = True
-        warn("pillion: the value %r was refused: %s. More are only counted.", key[:80], problem)
 
 
 def _flat(

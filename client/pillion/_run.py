@@ -163,9 +163,10 @@ class Run:
             commit: False: keep the values, and the step if one is given, for the next row that is
                 committed; what is given there counts before what was kept.
 
-        What is none of these is left out and counted; so is a row for which there is no room. Only
-        what ends a program passes: a KeyboardInterrupt, a SystemExit or any other BaseException
-        that is no Exception, whether a signal's handler or a logged object raised it.
+        What is none of these is left out and counted, and told of a few names once each, with what
+        to do instead; a row for which there is no room is left out and counted, too. Only what ends
+        a program passes: a KeyboardInterrupt, a SystemExit or any other BaseException that is no
+        Exception, whether a signal's handler or a logged object raised it.
         """
         try:
             row: dict[str, Any] = dict(data)
@@ -186,7 +187,7 @@ class Run:
                 step = next(self._steps)
             if (len(self._queue) >= self._rows_max and not self._is_awoken()) or not row:
                 self._refused.rows += 1
-                self._warn_of_refusal()
+                self._warn_of_refusal(step)
                 return
             time_ns = time.time_ns()
             if is_plain:
@@ -198,7 +199,7 @@ class Run:
         except Exception:  # noqa: BLE001 - telemetry never hurts training
             self._refused.rows += 1
             try:  # noqa: SIM105 - at the end of the stack there is no room for another call
-                self._warn_of_refusal()
+                self._warn_of_refusal(step)
             except Exception:  # noqa: BLE001, S110
                 pass
 
@@ -557,7 +558,7 @@ class Run:
         else:
             self._queue.append(Update(kind, values))
 
-    def _warn_of_refusal(self) -> None:
+    def _warn_of_refusal(self, step: Any) -> None:
         if self._refused.rows == 1:
             warn(
                 "pillion: a row of run %s was refused: %s. More are only counted.",
@@ -566,7 +567,9 @@ class Run:
                 if self._rows_max == _CLOSED
                 else "the queue is full"
                 if len(self._queue) >= self._rows_max
-                else "there is nothing in it that can be kept, or its step is none",
+                else "there is nothing in it that can be kept"
+                if step is None or _is_integer(step)
+                else f"its step is of type {type(step).__name__}; give an integer, as by int(...)",
             )
 
     def _say_left(self, count: int) -> None:
@@ -620,6 +623,14 @@ class Run:
 
 open_runs: set[Run] = set()
 """Runs of this process that have not been finished."""
+
+
+def _is_integer(step: Any) -> bool:
+    try:
+        operator.index(step)
+    except Exception:  # noqa: BLE001 - a stranger's methods may raise anything
+        return False
+    return True
 
 
 def exit_code_of(code: Any) -> int:
