@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.journal_reader import JournaledRun
-from pillion_sidecar.records import Offset, RunId
+from pillion_sidecar.records import Alert, Offset, RunId
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -28,6 +28,10 @@ CREATE TABLE told (
     run_id TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (run_id, what)
 ) WITHOUT ROWID;
 """
+
+ALERTS_MAX = 1_000
+"""Of a run so many marks of alerts are kept: more than are passed on within an hour, and older
+alerts never are."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +105,22 @@ class Marks:
             done = self._db.execute("INSERT OR IGNORE INTO told VALUES (?, ?)", (run_id, what))
             return bool(done.rowcount)
 
+    def has_alert(self, run_id: RunId, alert: Alert) -> bool:
+        """Tell whether an alert was marked before."""
+        with _failures():
+            query = "SELECT 1 FROM told WHERE run_id = ? AND what = ?"
+            return self._db.execute(query, (run_id, _what(alert))).fetchone() is not None
+
+    def mark_alert(self, run_id: RunId, alert: Alert) -> None:
+        """Mark an alert, durable with the next commit; the latest `ALERTS_MAX` marks are kept."""
+        self.mark(run_id, _what(alert))
+        with _failures():
+            self._db.execute(
+                "DELETE FROM told WHERE run_id = ?1 AND what IN (SELECT what FROM told "
+                "WHERE run_id = ?1 AND what GLOB 'alert *' ORDER BY what DESC LIMIT -1 OFFSET ?2)",
+                (run_id, ALERTS_MAX),
+            )
+
     def forget(self, run_id: RunId) -> None:
         """Forget a run; durable with the next commit."""
         with _failures():
@@ -115,6 +135,10 @@ class Marks:
     def close(self) -> None:
         """Let go of the file; what was not committed is not there."""
         self._db.close()
+
+
+def _what(alert: Alert) -> str:
+    return f"alert {alert.time_unix_nano} {alert.title}"
 
 
 @contextmanager

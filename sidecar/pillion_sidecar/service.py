@@ -8,6 +8,7 @@ a gRPC status with an `ErrorInfo`; the one table for that is here.
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeAlias
@@ -240,7 +241,7 @@ class TelemetryService:
         self._budget.give(len(batch.payload))
         if not done.cancelled() and done.exception() is None:  # nobody else may look at it
             for alert in batch.alerts:
-                if self._alert_gate.admit(batch.run_id, alert):
+                if self._alert_gate.admit(batch.run_id, time.monotonic_ns()):
                     told = {"run_id": batch.run_id, "level": alert.level.name, "title": alert.title}
                     log.log(_LOG_LEVELS[alert.level], "alert", extra=told)
                 else:

@@ -1,6 +1,7 @@
 """What was found is told once, whatever is restarted; alerts reach who asked for them, once."""
 
 import json
+import sqlite3
 import sys
 import threading
 import time
@@ -15,9 +16,10 @@ import pytest
 
 from pillion.v1 import record_pb2
 from pillion_sidecar import alert_messenger
+from pillion_sidecar.alert_gate import PER_MINUTE_MAX
 from pillion_sidecar.alert_messenger import Messenger
 from pillion_sidecar.anomalies import Finding
-from pillion_sidecar.anomaly_marks import make_marks
+from pillion_sidecar.anomaly_marks import ALERTS_MAX, Marks, make_marks
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.courier import Courier
 from pillion_sidecar.errors import SinkError
@@ -365,6 +367,32 @@ def test_a_stall_is_posted_however_long_ago_the_last_row_was(
         scene.now_s += 7200
         scene.go_on(courier, sink)
     assert [each["title"] for each in hook.posted] == ["stalled"]
+
+
+def test_alerts_are_counted_by_when_they_come_whatever_their_times(
+    scene: Scene, make_hook: Callable[..., Hook]
+) -> None:
+    """A trainer that dates them ahead floods nobody, and leaves few marks."""
+    hook = make_hook()
+    for number in range(30):
+        scene.alert(f"number {number}", age_s=-7 * number)
+    scene.deliver(Messenger(hook.url, [])).close()
+    assert [each["title"] for each in hook.posted] == [f"number {n}" for n in range(PER_MINUTE_MAX)]
+    with closing(sqlite3.connect(scene.marks_path)) as db:
+        assert db.execute("SELECT count(*) FROM told").fetchone() == (PER_MINUTE_MAX,)
+
+
+def test_a_run_keeps_the_latest_marks_of_alerts(scene: Scene) -> None:
+    """Older alerts are too old to be passed on."""
+    marks = Marks(scene.marks_path)
+    marks.mark(RUN, "nan 2 loss")
+    now_ns = time.time_ns()
+    alerts = [Alert("title", "", AlertLevel.ERROR, now_ns + n) for n in range(ALERTS_MAX + 2)]
+    for alert in alerts:
+        marks.mark_alert(RUN, alert)
+    assert [marks.has_alert(RUN, alert) for alert in alerts] == [False] * 2 + [True] * ALERTS_MAX
+    assert not marks.mark(RUN, "nan 2 loss")
+    marks.close()
 
 
 def test_a_writer_that_joins_does_not_rename_the_run(

@@ -74,7 +74,8 @@ class AnomalySink:
         self._thresholds, self._stall_min_s = thresholds, stall_min_s
         self._messenger, self._level_min = messenger, level_min
         self._monotonic = monotonic
-        self._gate = AlertGate()
+        self._gate, self._arrivals = AlertGate(), AlertGate()
+        """By the alerts' own times, so that a restart lets the same ones pass, and by ours."""
         self._runs: dict[RunId, _Run] = {}
         self._found: list[Found] = []
         """What is marked, and is told once that is durable."""
@@ -165,7 +166,8 @@ class AnomalySink:
     def _pass_on(self, run_id: RunId, run: _Run, alert: Alert) -> None:
         is_wanted = alert.level >= self._level_min and self._messenger is not None
         is_late = time.time_ns() - alert.time_unix_nano > ALERT_AGE_MAX_S * 10**9
-        if is_wanted and not is_late and self._gate.admit(run_id, alert):
-            what = f"alert {alert.time_unix_nano} {alert.title}"
-            if self._marks.mark(run_id, what):
+        if is_wanted and not is_late and self._gate.admit(run_id, alert.time_unix_nano):
+            is_told = self._marks.has_alert(run_id, alert)
+            if not is_told and self._arrivals.admit(run_id, int(self._monotonic() * 1e9)):
+                self._marks.mark_alert(run_id, alert)
                 self._alerts.append((run, run_id, alert))

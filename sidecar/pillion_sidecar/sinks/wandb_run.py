@@ -144,7 +144,7 @@ class WandbRun(ABC):
 
     def alert(self, run_id: RunId, alert: Alert) -> None:
         """Pass an alert on, unless there are too many or it was sent before."""
-        if self._alert_gate.admit(run_id, alert) and (
+        if self._alert_gate.admit(run_id, alert.time_unix_nano) and (
             self._marks is None or self._marks.mark(alert)
         ):
             title = alert.title[:ALERT_TITLE_LENGTH_MAX]
