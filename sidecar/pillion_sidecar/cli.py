@@ -7,6 +7,7 @@ or failed, with a sentence on standard error; 2 wrong usage; 130 ended by Ctrl-C
 import asyncio
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -178,6 +179,8 @@ def serve(
     """Run the sidecar until Ctrl-C or SIGTERM."""
     # Only this command needs it.
     from pillion_sidecar.server import EXIT_HELD, HeldError, Sidecar  # noqa: PLC0415
+
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whoever started it may have blocked some
 
     with refusals_told():
         settings = load(

@@ -89,6 +89,14 @@ def holder_of(data_dir: Path) -> int:
     return int((data_dir / "lock").read_text(encoding="utf-8").split()[0])
 
 
+def is_dead(pid: int) -> bool:
+    """Tell whether a process has ended, even if nobody has asked how."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def console_of(sidecar: Any, run_id: str = "r") -> list[tuple[int, str]]:
     """Return what was printed, by stream."""
     run_of(sidecar, run_id)  # waits until it is there
@@ -349,9 +357,9 @@ def test_command_runs_where_no_sidecar_can_be_had(tmp_path: Path, address: str) 
 
 
 def test_sidecar_is_started_once_and_outlives_the_command(
-    home: dict[str, str], tmp_path: Path
+    home: dict[str, str], tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
-    """Two that start at the same time get one sidecar between them, and both work."""
+    """Two that start at the same time get one between them, both work, and SIGTERM ends it."""
     command = [*PILLION, "run", "--quiet", "--", "printenv", "PILLION_RUN_ID"]
     started = [
         subprocess.Popen(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -367,6 +375,8 @@ def test_sidecar_is_started_once_and_outlives_the_command(
     assert os.getsid(holder) == holder
     log = (tmp_path / "d" / "logs" / "sidecar.log").read_text(encoding="utf-8")
     assert log.count(" listens at ") == 1
+    os.kill(holder, signal.SIGTERM)
+    wait_until(lambda: is_dead(holder))
 
 
 def test_token_of_a_sidecar_on_tcp_is_handed_on(make_sidecar: Callable[..., Any]) -> None:
