@@ -10,7 +10,7 @@ rests; see `reading_places.py`.
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
@@ -26,14 +26,14 @@ from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.comparison_answers import check_question, compare_runs
 from pillion_sidecar.configuration import Configuration
-from pillion_sidecar.delivery import Delivery
+from pillion_sidecar.delivery import STORE, Delivery
 from pillion_sidecar.errors import DiskError, SettingsError, StateError
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
 from pillion_sidecar.pages import Pages
 from pillion_sidecar.reading_places import ReadingPlaces
 from pillion_sidecar.records import Offset, RunId
-from pillion_sidecar.settings import Settings
+from pillion_sidecar.settings import Settings, WandbMode
 from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_database import is_shared
@@ -203,12 +203,12 @@ class Queries:
     ) -> telemetry_service_pb2.GetStatusResponse:
         """Answer `GetStatus`, from the journal and what the workers have reported."""
         read = functools.partial(self._standings, run_id=request.run_id)
-        shown, totals = await self._read_journal(read)
+        shown, totals, places = await self._read_journal(read)
         if any(sink.undelivered_run_count for sink in totals.sinks) and not self._has_news:
             # Just started: what the workers have not told yet is not undelivered.
             await self._delivery.wait_for_news(FRESH_TIMEOUT_S)
             self._has_news = True
-            shown, totals = await self._read_journal(read)
+            shown, totals, places = await self._read_journal(read)
         room = await asyncio.wrap_future(self._journal.room())
         active = [
             run.run_id
@@ -239,7 +239,7 @@ class Queries:
             ],
             totals=totals,
         )
-        response.sentence = safety.sentence(response)
+        response.sentence = safety.sentence(response, places)
         response.is_safe = safety.is_safe(response)
         return response
 
@@ -293,8 +293,8 @@ class Queries:
 
     def _standings(
         self, journal: JournalReader, run_id: str
-    ) -> tuple[list[run_pb2.RunStatus], run_pb2.StatusTotals]:
-        """Tell how far the latest runs have come, and all together. In a thread."""
+    ) -> tuple[list[run_pb2.RunStatus], run_pb2.StatusTotals, dict[str, safety.Place]]:
+        """Tell how far the latest runs have come, and all together, and where. In a thread."""
         if not run_id:
             runs = journal.runs()
         elif run := journal.run(check_run_id(run_id)):
@@ -315,7 +315,27 @@ class Queries:
             for run in runs
         ]
         shown = [safety.run_status(*each) for each in standings[:STATUS_RUNS_MAX]]
-        return shown, safety.totals(self._delivery.sinks, standings)
+        return shown, safety.totals(self._delivery.sinks, standings), self._places_of(standings)
+
+    def _places_of(
+        self, standings: Iterable[tuple[JournaledRun, Sequence[safety.Standing]]]
+    ) -> dict[str, safety.Place]:
+        """Tell for each W&B sink whether it writes these runs to the server, or to files.
+
+        A run that has no page there is one of files, unless it is only to get there.
+        """
+        is_online = self._configuration.mode is WandbMode.ONLINE
+        places: dict[str, safety.Place] = {}
+        for run, its in standings:
+            for one in its:
+                if one.sink == STORE:
+                    continue
+                is_to_come = is_online and one.oldest_undelivered_age_s > 0
+                is_there = bool(self._pages.url(run.run_id)) or is_to_come
+                place = safety.Place.SERVER if is_there else safety.Place.FILES
+                if places.setdefault(one.sink, place) is not place:
+                    places[one.sink] = safety.Place.BOTH
+        return places
 
     def _standing(
         self, journal: JournalReader, run: JournaledRun, sink: str, now_unix_nano: int

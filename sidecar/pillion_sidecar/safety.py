@@ -3,7 +3,8 @@
 The sentence is true in every state, the worst in it first. Nothing is read here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 from pillion.v1 import run_pb2
@@ -21,6 +22,14 @@ REASONS_STUCK = frozenset(
 
 _PEOPLES_NAMES = {"store": "the store", "wandb": "W&B"}
 _UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+class Place(Enum):
+    """Where a sink puts what it delivers, as it is said behind the sink's name."""
+
+    SERVER = ""
+    FILES = "'s offline files"
+    BOTH = " and its offline files"
 
 
 class Standing(NamedTuple):
@@ -103,14 +112,24 @@ def is_safe(response: pb2.GetStatusResponse) -> bool:
     return not (lost or response.disk.is_refusing or response.spool.last_error)
 
 
-def sentence(response: pb2.GetStatusResponse) -> str:
-    """Say it: "All 12,000 rows of 3 runs are on disk; W&B is 40 rows behind."."""
+def sentence(response: pb2.GetStatusResponse, places: Mapping[str, Place] | None = None) -> str:
+    """Say it: "All 12,000 rows of 3 runs are on disk; W&B is 40 rows behind.".
+
+    Args:
+        response: Its totals, workers, disk and spool.
+        places: What a sink's runs go to, where that is not what the sink is called after.
+    """
+    places = places or {}
     workers = {worker.sink: worker for worker in response.workers}
     parts = [
         *_intake(response.disk),
         _journaled(response.totals, response.spool),
         *_spooled(response.spool),
-        *(_sink(sink, workers.get(sink.sink)) for sink in response.totals.sinks),
+        *(
+            _sink(sink, workers.get(sink.sink), places.get(sink.sink, Place.SERVER))
+            for sink in response.totals.sinks
+            if response.totals.run_count or _is_in_trouble(sink, workers.get(sink.sink))
+        ),
     ]
     text = "; ".join(parts)
     return text[0].upper() + text[1:] + "."
@@ -183,15 +202,20 @@ def _spooled(spool: run_pb2.SpoolStatus) -> Iterator[str]:
         yield "a spool file cannot be taken in"
 
 
-def _sink(sink: run_pb2.SinkTotals, worker: run_pb2.WorkerStatus | None) -> str:
-    name = people_name(sink.sink)
+def _is_in_trouble(sink: run_pb2.SinkTotals, worker: run_pb2.WorkerStatus | None) -> bool:
+    return bool(sink.failing_run_count or (worker is not None and worker.last_error))
+
+
+def _sink(sink: run_pb2.SinkTotals, worker: run_pb2.WorkerStatus | None, place: Place) -> str:
+    name = people_name(sink.sink) + place.value
+    has, lags = ("has", "is") if place is Place.SERVER else ("have", "are")
     if sink.lag_row_count:
-        text = f"{name} is {count_text(sink.lag_row_count, 'row')} behind"
+        text = f"{name} {lags} {count_text(sink.lag_row_count, 'row')} behind"
     elif sink.undelivered_run_count:
-        text = f"{name} has all rows, not yet the rest of "
+        text = f"{name} {has} all rows, not yet the rest of "
         text += count_text(sink.undelivered_run_count, "run")
     else:
-        text = f"{name} has all"
+        text = f"{name} {has} all"
     if worker is not None and worker.last_error:
         return f"{text}, and its worker is down"
     if sink.failing_run_count:

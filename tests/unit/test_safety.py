@@ -7,7 +7,7 @@ import pytest
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.journal_reader import JournaledRun
 from pillion_sidecar.records import Offset, RunId, RunState
-from pillion_sidecar.safety import Standing, bytes_text, is_safe, sentence, totals
+from pillion_sidecar.safety import Place, Standing, bytes_text, is_safe, sentence, totals
 
 FINE = "All 12,000 rows of 3 runs are on disk; the store has all; W&B has all."
 
@@ -33,7 +33,7 @@ def test_all_is_well() -> None:
 @pytest.mark.parametrize(
     ("run_count", "row_count", "start"),
     [
-        (0, 0, "Nothing was logged yet; the store"),
+        (0, 0, "Nothing was logged yet."),
         (1, 0, "1 run has started, without rows yet; the store"),
         (2, 0, "2 runs have started, without rows yet; the store"),
         (1, 1, "1 row of 1 run is on disk; the store"),
@@ -53,6 +53,26 @@ def test_lag_is_told_by_sink() -> None:
     response.totals.sinks[1].undelivered_run_count = 1
     assert sentence(response) == FINE.replace("W&B has all", "W&B is 40 rows behind")
     assert is_safe(response)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Place.FILES, "W&B's offline files"), (Place.BOTH, "W&B and its offline files")],
+)
+def test_files_are_not_called_wandb(place: Place, name: str) -> None:
+    """What waits to be uploaded is not there."""
+    response = status()
+    assert sentence(response, {"wandb": place}) == FINE.replace("W&B has", f"{name} have")
+    response.totals.sinks[1].lag_row_count = 40
+    assert sentence(response, {"wandb": place}).endswith(f"; {name} are 40 rows behind.")
+
+
+def test_a_worker_that_is_down_is_told_before_anything_was_logged() -> None:
+    """Else nothing is said of sinks that have nothing to do."""
+    response = status(run_count=0, journaled_row_count=0)
+    assert sentence(response) == "Nothing was logged yet."
+    response.workers[1].last_error = "its worker ended with code 1"
+    assert sentence(response).endswith("yet; W&B has all, and its worker is down.")
 
 
 def test_an_end_that_is_not_delivered_is_no_row() -> None:
