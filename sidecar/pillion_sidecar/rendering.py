@@ -34,16 +34,22 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 def runs_table(
     runs: Sequence[run_pb2.Run], metric: str = "", trends: Mapping[str, str] | None = None
 ) -> Table:
-    """Show runs, one per line; with a metric, and lines that show how it went, by run."""
+    """Show runs, one per line.
+
+    Args:
+        runs: The runs.
+        metric: What is shown of each; empty: that of the preferred ones which most of them have.
+        trends: Lines that show how it went, by run.
+    """
+    summaries = [from_key_values(run.summary) for run in runs]
+    metric = metric or _metric_of_most(summaries)
     table = Table("ID", "NAME", "PROJECT", "STATE", box=None, pad_edge=False, header_style="bold")
     for title in ("ROWS", "STEP", user_text(metric or "LOSS"), "STARTED", "TOOK"):
         table.add_column(title, justify="right")
     if trends:
         table.add_column("")
-    for run in runs:
-        summary = from_key_values(run.summary)
-        keys = [metric] if metric else METRICS_PREFERRED
-        value = next((summary[key] for key in keys if key in summary), None)
+    for run, summary in zip(runs, summaries, strict=True):
+        value = summary.get(metric)
         if isinstance(value, dict):  # as it was defined
             value = value.get("last", next(iter(value.values()), None))
         table.add_row(
@@ -59,6 +65,13 @@ def runs_table(
             *([trends.get(run.run_id, "")] if trends else []),
         )
     return table
+
+
+def _metric_of_most(summaries: Sequence[Mapping[str, Value]]) -> str:
+    """Return the preferred metric that most have, the first of equals; empty: none has one."""
+    counts = {key: sum(key in summary for summary in summaries) for key in METRICS_PREFERRED}
+    best = max(counts, key=counts.__getitem__)
+    return best if counts[best] else ""
 
 
 def run_json(run: run_pb2.Run) -> dict[str, Any]:
@@ -146,13 +159,13 @@ def number_text(value: object) -> str:
 
 def duration_text(run: run_pb2.Run) -> str:
     """Show how long a run took, or has been running."""
-    end_s = run.end_time.seconds if run.HasField("end_time") else time.time()
-    return seconds_text(end_s - run.start_time.seconds)
+    end_ns = run.end_time.ToNanoseconds() if run.HasField("end_time") else time.time_ns()
+    return seconds_text((end_ns - run.start_time.ToNanoseconds()) / 1e9)
 
 
 def seconds_text(duration_s: float) -> str:
-    """Show a duration: `40s`, `3m 12s`, `2h 05m`."""
-    minutes, seconds = divmod(max(0, int(duration_s)), 60)
+    """Show a duration, rounded to a second: `40s`, `3m 12s`, `2h 05m`."""
+    minutes, seconds = divmod(max(0, round(duration_s)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}h {minutes:02}m"

@@ -68,6 +68,14 @@ def test_loss_of_the_evaluation_stands_before_others() -> None:
     assert cells(runs_table([run_of(summary=to_key_values({"loss": "high"}))]))[6] == "-"
 
 
+def test_one_metric_is_shown_of_all_runs() -> None:
+    """That which most have, under its name; a run without it shows none in its place."""
+    summaries = [{"train/loss": 2.0}, {"train/loss": 3.0, "eval/loss": 1.0}, {"eval/acc": 1.0}]
+    table = runs_table([run_of(summary=to_key_values(summary)) for summary in summaries])
+    assert "train/loss" in cells(table, 0)
+    assert [cells(table, line)[6] for line in (1, 2, 3)] == ["2", "3", "-"]
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_are_shown_as_they_are(text: str) -> None:
     """A run's name is data: no markup, no picture, no control of the terminal."""
@@ -107,6 +115,15 @@ def test_duration_is_shown_in_two_units(seconds: int, text: str) -> None:
     run = run_of()
     run.end_time.seconds = run.start_time.seconds + seconds
     assert duration_text(run) == text
+
+
+def test_a_duration_is_rounded_once() -> None:
+    """Not the difference of two times without their fractions."""
+    run = run_of()
+    run.start_time.nanos, run.end_time.nanos = 900_000_000, 100_000_000
+    assert duration_text(run) == "1m 04s"
+    run.start_time.nanos, run.end_time.nanos = 0, 600_000_000
+    assert duration_text(run) == "1m 06s"
 
 
 def test_duration_is_never_negative() -> None:
