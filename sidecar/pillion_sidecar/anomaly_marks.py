@@ -52,6 +52,18 @@ def make_marks(path: Path, runs: Callable[[], Iterable[JournaledRun]]) -> None:
         log.warning("anomalies are not looked for", extra={"path": path, "error": error})
 
 
+def drop_marks(path: Path) -> None:
+    """Remove the file: what is logged while nobody looks for anomalies is not looked through later.
+
+    Where it cannot be removed, it is logged.
+    """
+    try:
+        for suffix in ("", "-journal"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the marks of anomalies stay", extra={"path": path, "error": error})
+
+
 def _can_be_read(path: Path) -> bool:
     with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as db:
         db.execute("SELECT count(*) FROM told")

@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from pillion.address import AddressError
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.adoption import Adoption
-from pillion_sidecar.anomaly_marks import make_marks
+from pillion_sidecar.anomaly_marks import drop_marks, make_marks
 from pillion_sidecar.artifact_intake import ArtifactIntake
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.configuration import Configuration
@@ -183,6 +183,8 @@ class Sidecar:
             destinations = reader.destinations()
             if self._settings.anomalies:
                 make_marks(self._settings.marks_path, reader.runs)
+            else:
+                drop_marks(self._settings.marks_path)
         self._delivery = Delivery(
             self._settings,
             self._configuration.accounts(),

@@ -68,3 +68,8 @@ def test_a_planted_nan_spike_and_stall_are_told_to_the_trainer_and_to_people(
     told = [json.loads(line) for line in noted.read_text("utf-8").splitlines()]
     assert sorted(each["title"] for each in told) == expected
     assert {each["run_id"] for each in told} == {"planted"}
+    assert (sidecar.data_dir / "anomalies.db").exists()
+    sidecar.stop()
+    sidecar._flags += ("--no-anomalies",)
+    sidecar.start()
+    assert not (sidecar.data_dir / "anomalies.db").exists()

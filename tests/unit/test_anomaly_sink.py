@@ -19,7 +19,7 @@ from pillion_sidecar import alert_messenger
 from pillion_sidecar.alert_gate import PER_MINUTE_MAX
 from pillion_sidecar.alert_messenger import Messenger
 from pillion_sidecar.anomalies import Finding
-from pillion_sidecar.anomaly_marks import ALERTS_MAX, Marks, make_marks
+from pillion_sidecar.anomaly_marks import ALERTS_MAX, Marks, drop_marks, make_marks
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.courier import Courier
 from pillion_sidecar.errors import SinkError
@@ -223,6 +223,21 @@ def test_runs_that_were_there_before_are_not_looked_through(tmp_path: Path) -> N
     scene.deliver().close()
     assert [each.ordinal for each in scene.told] == [302]
     scene.journal.close()
+
+
+def test_what_was_logged_while_nobody_looked_is_not_looked_through(scene: Scene) -> None:
+    """As what was there before, of a run that was known too; nothing is told twice."""
+    scene.log(2.0, NAN)
+    scene.deliver().close()
+    drop_marks(scene.marks_path)
+    drop_marks(scene.marks_path)
+    scene.log(*[2.0] * 300, NAN)
+    with JournalReader(scene.journal_path) as reader:
+        make_marks(scene.marks_path, reader.runs)
+    scene.deliver().close()
+    scene.log(*[2.0] * 300, NAN)
+    scene.deliver().close()
+    assert [each.ordinal for each in scene.told] == [1, 604]
 
 
 def test_a_worker_that_dies_before_it_has_told_tells_it_never_twice(scene: Scene) -> None:
