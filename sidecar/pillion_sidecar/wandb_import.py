@@ -81,6 +81,7 @@ class WandbRun:
 
     def items(self) -> Iterator[Row | Update]:
         self.left_out.clear()
+        self._last_time_unix_nano = self._first_time_unix_nano
         try:
             for record in RecordReader(self.path).read():
                 yield from self._items(record)
