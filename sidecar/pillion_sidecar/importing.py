@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pillion._batch import Row, Update
+from pillion._counts import Refused
 from pillion._encoding import Encoder
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -86,13 +87,13 @@ def import_run(
                 "stays as it is, and nothing is imported."
             ) from error
         raise
-    row_count = sum(isinstance(item, Row) for item in source.items())
+    row_count = sum(isinstance(item, Row) for item in _kept(source))
     known_count = min(started.next_ordinal, row_count)
     encoder = Encoder(start.run_id, start.writer_id)
     encoder.last_sequence = started.last_sequence
 
     def messages() -> Iterator[bytes]:
-        items = _behind(source.items(), known_count)
+        items = _behind(_kept(source), known_count)
         for batch in encoder.encode(items):
             on_rows(known_count + encoder.row_count, row_count)
             yield batch.message
@@ -104,10 +105,25 @@ def import_run(
     finish.run_id, finish.writer_id = start.run_id, start.writer_id
     finish.last_sequence = encoder.last_sequence
     ask.call("FinishRun", finish)
-    if encoder.refused_row_count:
-        source.left_out["rows of which nothing could be kept"] += encoder.refused_row_count
     left_out = dict(sorted(source.left_out.items()))
     return Imported(source.path, start.run_id, row_count, row_count - known_count, left_out)
+
+
+def _kept(source: Source) -> Iterator[Row | Update]:
+    """Yield a source's items without rows of which the encoder takes nothing.
+
+    Those get no ordinal, so whoever counted them would go on at the wrong row the next time.
+    """
+    trial = Encoder("", "", Refused(is_told=True))
+    for item in source.items():
+        if not isinstance(item, Row) or any(batch.row_count for batch in trial.encode([item])):
+            yield item
+    for what, count in (
+        ("values that are too large, or have names that are", trial.refused_value_count),
+        ("rows of which nothing could be kept", trial.refused_row_count),
+    ):
+        if count:
+            source.left_out[what] += count
 
 
 def _behind(items: Iterator[Row | Update], row_count: int) -> Iterator[Row | Update]:

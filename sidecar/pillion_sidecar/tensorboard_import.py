@@ -54,11 +54,13 @@ class TensorboardRun:
 
     def start(self) -> pb2.StartRunRequest:
         paths = self._paths()
-        named = hashlib.sha256(f"{self._name}/{paths[0].name}".encode()).hexdigest()[:8]
-        request = pb2.StartRunRequest(run_id=f"tb-{named}", name=self._name)
         first = next(self._events(), None)
         if first is None:
             raise DiskError(f"{paths[0]}: there is no event in it.")
+        # However the directory is reached, it is the same run.
+        told = f"{self.path.resolve().name}/{paths[0].name}/{first.wall_time!r}"
+        named = hashlib.sha256(told.encode()).hexdigest()[:8]
+        request = pb2.StartRunRequest(run_id=f"tb-{named}", name=self._name)
         request.start_time.FromNanoseconds(round(first.wall_time * 1e9))
         return request
 

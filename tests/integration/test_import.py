@@ -13,9 +13,12 @@ import pytest
 from processes import SidecarProcess, environment
 
 import pillion
+from pillion._batch import Update
 from pillion_sidecar.columns import Histogram
 from pillion_sidecar.records import RunId, RunState
 from pillion_sidecar.store import Store
+from pillion_sidecar.tensorboard_import import TensorboardRun
+from pillion_sidecar.wandb_import import WandbRun
 
 WANDB = """
 import wandb
@@ -23,11 +26,13 @@ run = wandb.init(
     project="p", name="old", id="w1", group="g", tags=["a"], notes="n",
     config={"lr": 0.1, "lora": {"r": 8}},
 )
+print("a line before all rows")
 run.define_metric("accuracy", summary="max")
+run.log({"n" * 2000: 1}, step=0)
 for step in range(40):
     values = {"train/loss": 1 / (step + 1), "n": {"a": step}}
     values["accuracy"] = 0.5 - abs(step - 20) / 100
-    run.log(values | {"seed": 2**60} if step % 2 else values, step=3 * step)
+    run.log(values | {"seed": 2**60} if step % 2 else values, step=1 + 3 * step)
 run.log({"h": wandb.Histogram(np_histogram=([1, 2], [0, 1, 2])), "note": "text"}, step=200)
 run.log({"image": wandb.Image("pixel.png"), "t": wandb.Table(columns=["x"], data=[[1]])}, step=201)
 run.log({"x": float("nan"), "y": float("inf")}, step=202)
@@ -85,7 +90,10 @@ def take(sidecar: SidecarProcess) -> Callable[..., Any]:
 def test_a_run_of_wandb_is_taken_whole_and_once(
     take: Callable[..., Any], written: Path, sidecar: SidecarProcess, tmp_path: Path
 ) -> None:
-    """A torn file gives what is in it; the whole one adds the rest; again adds nothing."""
+    """A torn file gives what is in it; the whole one adds the rest; again adds nothing.
+
+    A row whose only metric has too long a name is none.
+    """
     (path,) = (written / "wandb").glob("offline-run-*/*.wandb")
     torn = tmp_path / "torn.wandb"
     torn.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
@@ -95,6 +103,7 @@ def test_a_run_of_wandb_is_taken_whole_and_once(
     assert (whole["run_id"], whole["row_count"]) == ("w1", 43)
     assert whole["new_row_count"] == 43 - first["row_count"]
     assert whole["left_out"]["artifacts"] >= 1
+    assert whole["left_out"]["rows of which nothing could be kept"] == 1
     (again,) = take(path)["runs"]
     assert (again["row_count"], again["new_row_count"]) == (43, 0)
     sidecar.stop()
@@ -106,7 +115,7 @@ def test_a_run_of_wandb_is_taken_whole_and_once(
     assert (run.state, run.exit_code, run.row_count) == (RunState.FAILED, 3, 43)
     assert (run.summary["chosen"], run.summary["accuracy"]) == ("yes", {"max": 0.5})
     rows = [(step, values) for _, step, _, values in store.rows(RunId("w1"))]
-    assert [step for step, _ in rows[:40]] == list(range(0, 120, 3))
+    assert [step for step, _ in rows[:40]] == list(range(1, 121, 3))
     assert rows[1][1] == {"train/loss": 0.5, "accuracy": 0.31, "n/a": 1, "seed": 2**60}
     assert rows[40][1] == {"h": Histogram((0.0, 1.0, 2.0), (1.0, 2.0)), "note": "text"}
     assert [type(value[0]).__name__ for value in rows[41][1].values()] == ["Media", "Media"]  # type: ignore[index]
@@ -116,6 +125,17 @@ def test_a_run_of_wandb_is_taken_whole_and_once(
     assert "a line that is printed" in printed
     store.close()
     assert not any((sidecar.data_dir / "wandb").rglob("*w1*")), "W&B is not told again"
+
+
+def test_a_file_of_wandb_is_read_the_same_each_time(written: Path) -> None:
+    """What is printed before any row has the time of the start, in a second reading too."""
+    (path,) = (written / "wandb").glob("offline-run-*/*.wandb")
+    source = WandbRun(path)
+    start_unix_nano = source.start().start_time.ToNanoseconds()
+    for _ in range(2):
+        lines = (item for item in source.items() if isinstance(item, Update))
+        printed = next(item.values for item in lines if item.kind == "console_lines")
+        assert printed["time_unix_nano"] == start_unix_nano
 
 
 def test_event_files_of_tensorboard_are_runs(
@@ -129,6 +149,9 @@ def test_event_files_of_tensorboard_are_runs(
     assert sorted(run.name for run in store.runs("old")) == ["logs/eval", "logs/train"]
     rows = [(step, values) for _, step, _, values in store.rows(RunId(runs[0]["run_id"]))]
     assert rows[1] == (1, {"loss": 0.5, "accuracy": 0.125})
+    for name, run in zip(("eval", "train"), runs, strict=True):
+        other = TensorboardRun(written / "logs" / name, written / "logs" / name)
+        assert other.start().run_id == run["run_id"], "however the directory is reached"
     assert rows[4] == (
         4,
         {"loss": pytest.approx(0.2), "accuracy": 0.5, "note/text_summary": "hello"},
