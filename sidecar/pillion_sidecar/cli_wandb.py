@@ -30,6 +30,9 @@ def configure(
     api_key_file: Annotated[
         str | None, typer.Option(help="Holds the W&B key; `-`: standard input.", metavar="FILE")
     ] = None,
+    forget_api_key: Annotated[
+        bool, typer.Option("--forget-api-key", help="Have no W&B key any more.")
+    ] = False,
     base_url: Annotated[
         str | None, typer.Option(help="The W&B server that takes the key; '': W&B's own.")
     ] = None,
@@ -52,6 +55,10 @@ def configure(
     if is_on is not None:
         request.enabled = is_on
     with asking(address, data_dir) as ask:
+        if forget_api_key and api_key_file is not None:
+            raise SettingsError("Give a key or forget it: --api-key-file or --forget-api-key.")
+        if forget_api_key:
+            request.api_key = ""
         if api_key_file is not None:
             request.api_key = _key(api_key_file)
         if request.ListFields():
@@ -66,11 +73,22 @@ def configure(
 def _key(name: str) -> str:
     """Read a key: never from the command line, which every user of the host can see."""
     try:
-        if name == "-":
-            if sys.stdin.isatty():
-                return str(typer.prompt("W&B key", hide_input=True, err=True))
-            return sys.stdin.read(KEY_BYTES_MAX).strip()
-        with Path(name).open(encoding="ascii") as file:
-            return file.read(KEY_BYTES_MAX).strip()
+        key = _text(name).strip()
     except (OSError, ValueError) as error:
         raise SettingsError(f"The W&B key cannot be read from {name}: {error}.") from error
+    if not key:
+        place = "Standard input" if name == "-" else name
+        raise SettingsError(
+            f"{place} holds no W&B key, it is empty. `pillion configure --forget-api-key` forgets "
+            "the one there is."
+        )
+    return key
+
+
+def _text(name: str) -> str:
+    if name != "-":
+        with Path(name).open(encoding="ascii") as file:
+            return file.read(KEY_BYTES_MAX)
+    if sys.stdin.isatty():
+        return str(typer.prompt("W&B key", hide_input=True, err=True))
+    return sys.stdin.read(KEY_BYTES_MAX)
