@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pillion._question import optional
 from pillion.plain import Value
 from pillion.values import from_any_value
 
@@ -185,8 +186,3 @@ def _differences(messages: Any) -> dict[str, dict[str, Value]]:
 def _cost(message: Any) -> Cost:
     figures = ("gpu_s", "rows_per_s", "throughput")
     return Cost(message.duration_s, *(optional(message, figure) for figure in figures))
-
-
-def optional(message: Any, field: str) -> Any:
-    """Return a field's value; None if it is not set."""
-    return getattr(message, field) if message.HasField(field) else None

@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pillion._histogram import Histogram
+from pillion.plain import EXACT_MAX
 from pillion.values import from_key_values
 
 AXES = frozenset({"_ordinal", "_step", "_time"})
 """What is told of each row. A metric of such a name is left out."""
-EXACT_MAX = 2**53
-"""Integers up to here are exact as doubles."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -91,3 +91,8 @@ class Questions:
                 "logged is kept in its data directory."
             )
         return str(error.details())
+
+
+def optional(answer: Any, field: str) -> Any:
+    """Return a field of an answer; None if it is not set."""
+    return getattr(answer, field) if answer.HasField(field) else None

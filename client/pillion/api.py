@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pillion._question import QueryError, Questions
+from pillion._question import QueryError, Questions, optional
 from pillion.plain import Value
 
 if TYPE_CHECKING:
@@ -286,17 +286,14 @@ def _run(questions: Questions, message: Any) -> StoredRun:
     from pillion.v1 import record_pb2  # noqa: PLC0415
     from pillion.values import from_key_values  # noqa: PLC0415
 
-    def optional(field: str) -> Any:
-        return getattr(message, field) if message.HasField(field) else None
-
-    end_time = optional("end_time")
+    end_time = optional(message, "end_time")
     return StoredRun(
         id=message.run_id,
         project=message.project,
         name=message.name,
         state=record_pb2.RunState.Name(message.state).removeprefix("RUN_STATE_"),
         reason=message.reason,
-        exit_code=optional("exit_code"),
+        exit_code=optional(message, "exit_code"),
         group=message.group,
         job_type=message.job_type,
         tags=tuple(message.tags),
@@ -309,7 +306,7 @@ def _run(questions: Questions, message: Any) -> StoredRun:
         start_time=message.start_time.ToDatetime(UTC),
         end_time=end_time and end_time.ToDatetime(UTC),
         row_count=message.row_count,
-        last_step=optional("last_step"),
+        last_step=optional(message, "last_step"),
         lost_row_count=message.lost_row_count,
         host=message.environment.host,
         url=message.url,

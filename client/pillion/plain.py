@@ -18,6 +18,8 @@ DEPTH_MAX = 28
 """How deep values may be nested. Protobuf reads 31 levels of them."""
 KEY_BYTES_MAX = 1024
 """Longer keys are cut, as the sidecar takes none of them."""
+EXACT_MAX = 2**53
+"""Integers up to here are exact as doubles."""
 INTEGER_BITS_MAX = 12_000
 """Larger integers are kept as hexadecimal text: some 3,600 digits in decimal."""
 

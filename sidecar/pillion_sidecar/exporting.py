@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from pillion._histogram import Histogram
+from pillion.plain import EXACT_MAX
 from pillion_sidecar.errors import DiskError, SettingsError
 from pillion_sidecar.rendering import plain_value
 
 AXES = ("_run", "_ordinal", "_step", "_time")
-EXACT_MAX = 2**53
-"""Integers up to here are exact as doubles."""
 
 
 class Format(StrEnum):

@@ -13,12 +13,10 @@ import sqlalchemy as sa
 
 from pillion_sidecar.columns import NUMBER_KINDS, Column
 from pillion_sidecar.selection import Selection
-from pillion_sidecar.store_tables import columns, from_blob, segments
+from pillion_sidecar.store_tables import POSITIONS_MAX, columns, from_blob, segments
 
 SEGMENTS_AT_ONCE = 1_040
 """Looked up at once: all small ones that a set of metrics may have, and some full ones."""
-POSITIONS_MAX = 500
-"""More metrics than this are picked from a query's result, not by its text, which is bounded."""
 
 Axis: TypeAlias = npt.NDArray[np.int64]
 Wanted: TypeAlias = Mapping[int, tuple[str, str]]

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import sqlalchemy as sa
 
+from pillion.plain import EXACT_MAX
 from pillion_sidecar.columns import Numbers
 from pillion_sidecar.downsampling import Buckets, Extremes, Point, worth_reading
 from pillion_sidecar.segment_reading import (
@@ -21,8 +22,6 @@ from pillion_sidecar.store import Store
 from pillion_sidecar.store_tables import columns, from_blob, segments
 
 SEGMENTS_AT_ONCE = 128
-_WHOLE_MAX = 2.0**53
-"""Up to here a segment's extremes are exactly those of its integers."""
 
 
 def read_shape(
@@ -95,8 +94,8 @@ class _Column:
         minima = np.array([each.minimum for each in found], np.float64)  # NaN for None
         maxima = np.array([each.maximum for each in found], np.float64)
         largest = np.fmax.reduce(np.abs(np.concatenate([minima, maxima])), initial=0.0)
-        if not found or not is_whole or (self._kind == "q" and largest > _WHOLE_MAX):
-            return found
+        if not found or not is_whole or (self._kind == "q" and largest >= EXACT_MAX):
+            return found  # extremes are kept as doubles: those of larger integers were rounded
         wanted = worth_reading(buckets, first, last, minima, maxima)
         return [each for each, is_wanted in zip(found, wanted, strict=True) if is_wanted]
 

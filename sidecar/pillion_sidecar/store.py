@@ -28,6 +28,7 @@ from pillion_sidecar.records import (
 )
 from pillion_sidecar.store_database import cannot_read, open_for_reading
 from pillion_sidecar.store_tables import (
+    POSITIONS_MAX,
     EventKind,
     Metrics,
     alerts,
@@ -42,9 +43,6 @@ from pillion_sidecar.store_tables import (
     signatures,
 )
 from pillion_sidecar.stored_run import PageKey, StoredRun, read_runs
-
-POSITIONS_MAX = 500
-"""More metrics than this are picked from a query's result, not by its text, which is bounded."""
 
 CONSOLE_RECORDS = 16
 """So many records of console lines are read at once; one may be of 1 MiB."""

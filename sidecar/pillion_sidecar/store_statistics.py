@@ -20,18 +20,23 @@ from typing import Any, TypeAlias
 import numpy as np
 import sqlalchemy as sa
 
+from pillion.plain import EXACT_MAX
 from pillion_sidecar.columns import NUMBER_KINDS
 from pillion_sidecar.directions import Direction
 from pillion_sidecar.records import RunId
-from pillion_sidecar.store import POSITIONS_MAX, Series, Store, read_series
+from pillion_sidecar.store import Series, Store, read_series
 from pillion_sidecar.store_figures import COUNT, FIGURES, FIRST, LARGEST, LEAST, TOTAL
-from pillion_sidecar.store_tables import columns, from_blob, readable, segments, signatures
+from pillion_sidecar.store_tables import (
+    POSITIONS_MAX,
+    columns,
+    from_blob,
+    readable,
+    segments,
+    signatures,
+)
 
 WHOLE_METRICS_MAX = 16
 """So many metrics are read as a whole at once."""
-
-_EXACT_MAX = 2.0**53
-"""Integers below are doubles, too."""
 
 _Place: TypeAlias = tuple[int, int]
 """A metric's column: (signature id, position)."""
@@ -208,7 +213,7 @@ def _read_best_steps(
     """Return the steps at which metrics first had their extremes, as far as this tells."""
     wanted: dict[_Place, tuple[str, str, float]] = {}
     for key, extreme in extremes.items():
-        if abs(extreme) < _EXACT_MAX or all(part.kind == "d" for part in parts[key]):
+        if abs(extreme) < EXACT_MAX or all(part.kind == "d" for part in parts[key]):
             for part in parts[key]:
                 wanted[part.place] = key, part.kind, extreme
     reached: dict[str, tuple[int, int]] = {}

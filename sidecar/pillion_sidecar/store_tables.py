@@ -55,6 +55,8 @@ date by the first who opens it to write."""
 
 _DTYPES: Mapping[str, npt.DTypeLike] = {"d": "<f8", "q": "<i8", "?": "?"}
 
+POSITIONS_MAX = 500
+"""More metrics than this are picked from a query's result, not by its text, which is bounded."""
 SEGMENT_IDS = 1_024
 """So many ids of segments are taken at once."""
 

@@ -95,14 +95,11 @@ def read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRu
         row["state"] = RunState(row["state"])
         row["definitions"] = tuple(map(_definition, row.get("definitions", ())))
         row["wandb"] = _target(row.get("wandb"))
-    logged: dict[str, list[sa.Row[Any]]] = {run_id: [] for run_id in rows}
-    last_rows = sa.select(*readable(connection, signatures)).order_by(signatures.c.last_ordinal)
-    found = query.with_only_columns(runs.c.run_id)
-    for last in connection.execute(last_rows.where(signatures.c.run_id.in_(found))):
-        logged[last.run_id].append(last)
-        rows[last.run_id]["next_ordinal"] = last.last_ordinal + 1
-    for run_id, row in rows.items():
-        row["summary"] = _summary(logged[run_id], row["definitions"]) | row["summary"]
+    for run_id, last_rows in _last_rows(connection, [*rows]).items():
+        row = rows[run_id]
+        row["summary"] = _summary(last_rows, row["definitions"]) | row["summary"]
+        if last_rows:
+            row["next_ordinal"] = last_rows[-1].last_ordinal + 1
     return [StoredRun(**row) for row in rows.values()]
 
 
@@ -115,16 +112,22 @@ def logged_summaries(
         connection: Within a snapshot.
         rows: Of each run its `run_id`, and its `definitions` if the store has any.
     """
-    logged: dict[str, list[sa.Row[Any]]] = {row["run_id"]: [] for row in rows}
-    last_rows = sa.select(*readable(connection, signatures)).order_by(signatures.c.last_ordinal)
-    for last in connection.execute(last_rows.where(signatures.c.run_id.in_([*logged]))):
-        logged[last.run_id].append(last)
+    logged = _last_rows(connection, [row["run_id"] for row in rows])
     return {
         row["run_id"]: _summary(
             logged[row["run_id"]], [*map(_definition, row.get("definitions", ()))]
         )
         for row in rows
     }
+
+
+def _last_rows(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, list[sa.Row[Any]]]:
+    """Return the signatures of each of some runs, which have their last rows, by these ordinals."""
+    found: dict[str, list[sa.Row[Any]]] = {run_id: [] for run_id in run_ids}
+    query = sa.select(*readable(connection, signatures)).order_by(signatures.c.last_ordinal)
+    for last in connection.execute(query.where(signatures.c.run_id.in_(run_ids))):
+        found[last.run_id].append(last)
+    return found
 
 
 def _summary(
