@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -19,6 +20,8 @@ from pillion_sidecar.settings import load
 
 PIPED_WIDTH = 1000
 """Columns of a table that no terminal shows: enough to cut nothing."""
+
+_FILLING = re.compile(r" +(?=\n)")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept. [PILLION_DATA_DIR]")]
 Listen = Annotated[
@@ -88,5 +91,18 @@ def show(view: Any, shape: dict[str, Any], *, as_json: bool) -> None:
 
 
 def make_console() -> Console:
-    """Make what prints tables: as wide as the terminal, or as wide as need be."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    """Make what prints tables: as wide as the terminal, or as wide as need be and no wider."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(file=cast("IO[str]", _Stripped()), width=PIPED_WIDTH, highlight=False)
+
+
+class _Stripped:
+    """Standard output without the blanks that fill up lines."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stdout, name)
+
+    def write(self, text: str) -> int:
+        """Write a text of whole lines."""
+        return sys.stdout.write(_FILLING.sub("", text))

@@ -49,7 +49,7 @@ def list_runs(
         project=project, filters=where or [], order_by=sort, page_size=limit
     )
     with asking(address, data_dir) as ask:
-        runs = _collected(ask, request, limit)
+        runs, has_more = _collected(ask, request, limit)
         points = {run.run_id: _points(ask, run, metric) for run in runs} if metric else {}
         tell_unless_serving(ask, runs)
     if not runs and not as_json:
@@ -70,6 +70,8 @@ def list_runs(
     for shape in shapes if metric else ():
         shape["points"] = [[step, plain_value(value)] for step, value in points[shape["run_id"]]]
     show(rendering.runs_table(runs, metric, trends), {"runs": shapes}, as_json=as_json)
+    if has_more and not as_json:
+        print("More runs: --limit NUMBER shows as many, --filter and --project choose.")
 
 
 def show_run(
@@ -158,8 +160,10 @@ def _change(
     show(run_view(found.run), whole_run_json(found.run), as_json=as_json)
 
 
-def _collected(ask: Asker, request: pb2.ListRunsRequest, limit: int) -> list[run_pb2.Run]:
-    """Return the first runs, of as many pages as that takes."""
+def _collected(
+    ask: Asker, request: pb2.ListRunsRequest, limit: int
+) -> tuple[list[run_pb2.Run], bool]:
+    """Return the first runs, of as many pages as that takes, and whether there are more."""
     runs: list[run_pb2.Run] = []
     while True:
         request.page_size = limit - len(runs)
@@ -167,7 +171,7 @@ def _collected(ask: Asker, request: pb2.ListRunsRequest, limit: int) -> list[run
         runs += page.runs
         request.page_token = page.next_page_token
         if len(runs) >= limit or not page.next_page_token:
-            return runs
+            return runs, bool(page.next_page_token)
 
 
 def _points(ask: Asker, run: run_pb2.Run, metric: str) -> list[tuple[int, Any]]:

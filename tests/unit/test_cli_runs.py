@@ -82,6 +82,20 @@ def test_runs_are_chosen_and_sorted(pillion: Callable[..., Result]) -> None:
     assert "No runs meet that" in pillion("runs", "-f", "tag=y").stdout
 
 
+def test_lines_of_a_pipe_are_not_filled_up(pillion: Callable[..., Result]) -> None:
+    """Else each would take several lines of a terminal behind it, as of `head`."""
+    for arguments in (["runs"], ["runs", "--metric", "train/loss"], ["show", "aa-1"], ["doctor"]):
+        lines = pillion(*arguments).stdout.splitlines()
+        assert lines == [line.rstrip() for line in lines]
+
+
+def test_runs_that_are_left_out_are_told(pillion: Callable[..., Result]) -> None:
+    """A list that the limit has cut says so; a whole one does not."""
+    assert pillion("runs", "--limit", "2").stdout.splitlines()[-1].startswith("More runs: --limit")
+    assert "More runs" not in pillion("runs", "--limit", "3").stdout
+    json_of(pillion("runs", "--limit", "2", "--json"))
+
+
 def test_a_metric_is_shown_with_how_it_went(pillion: Callable[..., Result]) -> None:
     """A column of its last value, and a line of blocks; in JSON its points."""
     table = pillion("runs", "--metric", "train/loss").stdout
