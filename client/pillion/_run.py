@@ -26,6 +26,7 @@ from pillion._artifacts import checkpoint_of, failed
 from pillion._batch import Update, row_of
 from pillion._config import Config, Summary
 from pillion._counts import Counts
+from pillion._definitions import NAME_CHARACTERS_MAX, Definitions, summaries_of
 from pillion._environment import environment
 from pillion._link import Link
 from pillion._logged import LoggedArtifact, UsedArtifact
@@ -53,10 +54,6 @@ ARTIFACTS_WAIT_S = 3.0
 
 REASON_CHARACTERS_MAX = 4096
 
-NAME_CHARACTERS_MAX = 256
-"""Of a metric that is defined; in UTF-8 the sidecar takes four times as many bytes."""
-
-_SUMMARIES = {"MIN", "MAX", "MEAN", "LAST", "FIRST", "NONE"}
 _STATES = {"FINISHED", "STOPPED", "FAILED", "CRASHED"}
 _EXIT_CODE_MIN, _EXIT_CODE_MAX = -(2**31), 2**31 - 1
 _CLOSED = -1
@@ -87,6 +84,7 @@ class Run:
         self.is_inherited = False
         """Whether it is a parent's run in a forked child."""
         self._alerts = Alerts()
+        self._definitions = Definitions()
         self._watches: dict[int, Watch] = {}
         self._attach(link)
         self.config = Config(self._change, start.config)
@@ -222,9 +220,12 @@ class Run:
         *,
         summary: str | None = None,
         goal: str | None = None,
+        overwrite: bool | None = None,
         **_more: Any,
     ) -> None:
         """Say how a metric is to be read. Raises nothing, and never blocks.
+
+        What is said of a metric later adds to what was said before.
 
         Args:
             name: The metric; a trailing `*` stands for every name that begins so.
@@ -232,23 +233,12 @@ class Run:
             summary: What the run's summary keeps of it, separated by commas: `min`, `max`, `mean`,
                 `last`, `first` or `none`. Default: the last value.
             goal: With the summary `best`: `minimize` or `maximize`.
+            overwrite: Forget what was said of it before.
         """
-        best = "MAX" if to_text(goal).startswith("max") else "MIN"
-        words = [word.strip().upper() for word in to_text(summary or "").split(",")]
-        words = [best if word == "BEST" else word for word in words]
-        said = [f"SUMMARY_{word}" for word in words if word in _SUMMARIES]
-        if len(said) < len([word for word in words if word]):
-            warn(
-                "pillion: of a metric's summary %r only min, max, mean, last, first and none are "
-                "known.",
-                summary,
-            )
-        fields: dict[str, Any] = {
-            "name": to_text(name)[:NAME_CHARACTERS_MAX],
-            "step_metric": to_text(step_metric or "")[:NAME_CHARACTERS_MAX],
-            "summaries": said,
-        }
-        if fields["name"]:
+        summaries = summaries_of(summary, goal)
+        metric, axis = (to_text(each or "")[:NAME_CHARACTERS_MAX] for each in (name, step_metric))
+        if metric:
+            fields = self._definitions.add(metric, axis, summaries, overwrite=bool(overwrite))
             self._change("metric_definition", fields)
 
     def watch(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pillion._batch import Row, Update
 from pillion._counts import Refused
+from pillion._definitions import Definitions
 from pillion._histogram import Histogram
 from pillion._media import Audio, Html, Image, Video
 from pillion._row import read_row
@@ -51,6 +52,7 @@ class WandbRun:
         self.left_out: Counter[str] = Counter()
         self._summary: dict[str, Any] = {}
         """What was set explicitly. What W&B makes of the rows has nested keys, even of one part."""
+        self._definitions = Definitions()
         self._state: record_pb2.RunState = record_pb2.RUN_STATE_UNSPECIFIED
         self._exit_code = 0
         self._first_time_unix_nano = self._last_time_unix_nano = 0
@@ -82,6 +84,7 @@ class WandbRun:
     def items(self) -> Iterator[Row | Update]:
         self.left_out.clear()
         self._last_time_unix_nano = self._first_time_unix_nano
+        self._definitions = Definitions()
         try:
             for record in RecordReader(self.path).read():
                 yield from self._items(record)
@@ -111,7 +114,7 @@ class WandbRun:
                 explicit = [item for item in record.summary.update if item.key[:1] not in ("", "_")]
                 put_items(self._summary, explicit)
             case "metric":
-                yield from _definition(record.metric)
+                yield from self._definition(record.metric)
             case "output" | "output_raw" | "output_logger":
                 yield self._printed(getattr(record, kind))
             case "alert":
@@ -185,6 +188,18 @@ class WandbRun:
         fields = {"title": alert.title or "-", "text": alert.text, "level": level}
         return Update("alert", {**fields, "time_unix_nano": self._last_time_unix_nano})
 
+    def _definition(self, metric: Any) -> Iterator[Update]:
+        if metric.expanded_from_glob:
+            return
+        said = [f"SUMMARY_{name}" for name in _SUMMARIES if getattr(metric.summary, name.lower())]
+        if metric.summary.best:
+            said.append("SUMMARY_MAX" if metric.goal == metric.GOAL_MAXIMIZE else "SUMMARY_MIN")
+        name = metric.glob_name or metric.name
+        is_new = metric._control.overwrite  # noqa: SLF001 - a field that W&B calls so
+        if name and (metric.step_metric or said or is_new):
+            fields = self._definitions.add(name, metric.step_metric, said, overwrite=is_new)
+            yield Update("metric_definition", fields)
+
     def _take_exit(self, record: Any) -> None:
         self._exit_code = record.exit_code
         is_well = record.exit_code == 0
@@ -196,18 +211,6 @@ class WandbRun:
 def _config_of(values: Mapping[str, Any]) -> dict[str, Value]:
     """Return a config without what W&B keeps there for itself."""
     return to_plain_dict({key: value for key, value in values.items() if key != "_wandb"})
-
-
-def _definition(metric: Any) -> Iterator[Update]:
-    if metric.expanded_from_glob:
-        return
-    summaries = [f"SUMMARY_{name}" for name in _SUMMARIES if getattr(metric.summary, name.lower())]
-    if metric.summary.best:
-        summaries.append("SUMMARY_MAX" if metric.goal == metric.GOAL_MAXIMIZE else "SUMMARY_MIN")
-    name = metric.glob_name or metric.name
-    if name and (metric.step_metric or summaries):
-        fields = {"name": name, "step_metric": metric.step_metric, "summaries": summaries}
-        yield Update("metric_definition", fields)
 
 
 def _histogram(value: Mapping[str, Any]) -> Histogram:

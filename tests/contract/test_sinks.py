@@ -798,6 +798,7 @@ def test_metrics_are_summarized_as_they_were_defined(harness: Harness, delivery:
         MetricDefinition("loss", "epoch", kinds),
         MetricDefinition("a/*", summaries=(Summarizing.NONE,)),
         MetricDefinition("a/b*", summaries=(Summarizing.MAX,)),
+        MetricDefinition("plain", "epoch", (Summarizing.MIN,)),
         MetricDefinition("plain", "epoch"),
     ]
 

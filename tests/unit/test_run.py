@@ -604,6 +604,25 @@ def test_definitions_are_queued_in_order(
     assert [a.text for a in check_log(batch.message).alerts] == ["text"]
 
 
+def test_definitions_of_one_metric_add_up(run: Run) -> None:
+    """Each that is queued is whole; `none` stands alone, and `overwrite` begins anew."""
+    run.define_metric("acc", summary="max")
+    run.define_metric("acc", step_metric="epoch")
+    run.define_metric("acc", summary="min,max")
+    run.define_metric("acc", summary="none")
+    run.define_metric("acc", summary="last")
+    run.define_metric("acc", overwrite=True)
+    said = [item.values for item in run._queue]
+    assert [(fields["step_metric"], fields["summaries"]) for fields in said] == [
+        ("", ["SUMMARY_MAX"]),
+        ("epoch", ["SUMMARY_MAX"]),
+        ("epoch", ["SUMMARY_MAX", "SUMMARY_MIN"]),
+        ("epoch", ["SUMMARY_NONE"]),
+        ("epoch", ["SUMMARY_LAST"]),
+        ("", []),
+    ]
+
+
 def test_definitions_and_alerts_never_raise(run: Run) -> None:
     """Whatever is handed over, and when the run has ended too."""
     for odd in (None, HostileAttributes(), HostileItem(ValueError()), 5):

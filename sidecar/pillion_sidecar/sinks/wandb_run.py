@@ -125,6 +125,7 @@ class WandbRun(ABC):
     def _define(self, name: str, definition: MetricDefinition | None = None) -> None:
         how: dict[str, Any] = {"step_sync": False}  # else rows are given values of other rows
         if definition is not None:
+            how["overwrite"] = True  # each is whole, and may say less than the one before
             how["step_metric"] = definition.step_metric or GLOBAL_STEP
             how["summary"] = ",".join(kind.name.lower() for kind in definition.summaries) or None
         try:
