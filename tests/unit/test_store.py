@@ -18,6 +18,8 @@ from pillion.process import ProcessIdentity
 from pillion_sidecar import store_sqlite
 from pillion_sidecar.errors import SinkError
 from pillion_sidecar.records import (
+    Alert,
+    AlertLevel,
     ConfigUpdate,
     ConsoleLines,
     ConsoleStream,
@@ -35,6 +37,7 @@ from pillion_sidecar.records import (
 from pillion_sidecar.sinks import store_segments
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import CONSOLE_RECORDS, Store
+from pillion_sidecar.store_tables import EventKind
 
 RUN = RunId("run")
 
@@ -301,6 +304,30 @@ def test_a_run_knows_its_figures_and_where_it_stands(files: Files) -> None:
     assert (run.row_count, run.last_step, run.cursor) == (3, 100, 4)
     assert (run.state, run.exit_code) == (RunState.FINISHED, 0)
     assert (run.start_time_unix_nano, run.end_time_unix_nano) == (1_000, 5_000)
+
+
+def test_what_is_found_after_the_end_leaves_state_and_events_alone(files: Files) -> None:
+    """Nobody sees the run live again for a moment; a trainer that comes back does make it live."""
+    alert = Alert("nan in loss", "", AlertLevel.ERROR, 1_002)
+    finish = RunFinish(RUN, WriterId("w"), RunState.CRASHED, 1, "gone", {"a": 1}, 5_000)
+    files.sink.start(Offset(1), start_of())
+    files.sink.apply(RUN, Offset(2), [frame_of(0, loss=[1.0, 2.0])])
+    files.sink.finish(Offset(3), finish)
+    found: list[Record] = [frame_of(2, **{"anomaly/nan": [1]}), alert, SummaryUpdate({"a": 1})]
+    files.sink.apply(RUN, Offset(4), found)
+    run = files.store.run(RUN)
+    assert run is not None
+    assert (run.state, run.exit_code, run.end_time_unix_nano) == (RunState.CRASHED, 1, 5_000)
+    files.sink.finish(Offset(5), finish)
+    kinds = [event.kind for event in files.store.events(RUN)]
+    assert kinds == [EventKind.STARTED, EventKind.ENDED]
+    files.sink.apply(RUN, Offset(6), [frame_of(3, loss=[1.0], **{"anomaly/nan": [1]}), alert])
+    run = files.store.run(RUN)
+    assert run is not None
+    assert run.state is RunState.RUNNING
+    files.sink.finish(Offset(7), finish)
+    kinds = [event.kind for event in files.store.events(RUN)]
+    assert kinds == [EventKind.STARTED, EventKind.ENDED, EventKind.ENDED]
 
 
 def test_runs_come_latest_first_in_pages_that_neither_repeat_nor_skip(files: Files) -> None:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from pillion.values import Value
+from pillion_sidecar.anomalies import PREFIX
 from pillion_sidecar.artifact_records import Artifact, ArtifactUse
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import SinkError
@@ -125,7 +126,7 @@ class StoreSink:
                 self._chunks.append(run_id, [r for r in records if isinstance(r, BlobChunk)])
                 self._keep_artifacts(run_id, offset, records)
                 changes = self._merged(run_id, records)
-                if not all(isinstance(record, RunUpdate | Artifact) for record in records):
+                if not _is_from_outside(records):
                     changes |= _RUNNING
                 self._update(run_id, run, offset, **changes)
 
@@ -135,13 +136,16 @@ class StoreSink:
             run = self._remembered(run_id)
             assert run is not None, "a run ends after its start"
             if offset > run.cursor:
+                known = self._read(run_id, runs.c.state, runs.c.reason, runs.c.exit_code)
+                end = (finish.state, finish.reason, finish.exit_code)
+                if known != end:  # else it only follows again what came from outside
+                    text = f"{finish.state.name} {finish.reason}".strip()
+                    self._keep_event(run_id, offset, EventKind.ENDED, text, finish.time_unix_nano)
                 changes = self._merged(run_id, [SummaryUpdate(finish.summary)])
                 changes |= {"state": finish.state, "reason": finish.reason}
                 changes |= {"exit_code": finish.exit_code}
-                self._chunks.forget(run_id)
                 changes |= {"end_time_unix_nano": finish.time_unix_nano}
-                text = f"{finish.state.name} {finish.reason}".strip()
-                self._keep_event(run_id, offset, EventKind.ENDED, text, finish.time_unix_nano)
+                self._chunks.forget(run_id)
                 self._update(run_id, run, offset, **changes)
         self._runs.pop(run_id, None)
 
@@ -320,6 +324,22 @@ class StoreSink:
                 f"Somebody else has written to run {run_id} meanwhile; it is looked up again.",
                 reason="STORE_BUSY",
             )
+
+
+def _is_from_outside(records: Sequence[Record]) -> bool:
+    """Tell whether no trainer says any of this, so that a run that has ended stays so.
+
+    It is a change, an artifact or what was found in the run's rows; alerts and the summary of its
+    former end come along.
+    """
+    beside = [
+        record
+        for record in records
+        if not isinstance(record, RunUpdate | Artifact)
+        and not (isinstance(record, Frame) and all(k.startswith(PREFIX) for k in record.columns))
+    ]
+    is_any_from_outside = len(beside) < len(records)
+    return is_any_from_outside and all(isinstance(r, Alert | SummaryUpdate) for r in beside)
 
 
 def _blobs_beside(url: str) -> Blobs:
