@@ -33,6 +33,7 @@ from pillion_sidecar.cli_common import (
     DataDir,
     Json,
     Listen,
+    asked_address,
     asking,
     complete_run,
     make_console,
@@ -269,7 +270,7 @@ def run(
         "notes": notes,
     }
     with refusals_told():
-        listen = address or os.environ.get("PILLION_ADDRESS")
+        listen = asked_address(address)
         settings = load(listen=listen, data_dir=data_dir, wandb_mode=wandb_mode)
         raise typer.Exit(run_as_run(command, settings, options, quiet=quiet))
 
@@ -349,7 +350,7 @@ def doctor(
 ) -> None:
     """Check the set-up and say what to mend. Works without a sidecar too."""
     with refusals_told():
-        listen = address or os.environ.get("PILLION_ADDRESS")
+        listen = asked_address(address)
         checks = list(examine(load(listen=listen, data_dir=data_dir)))
     show(checks_view(checks), {"findings": [asdict(one) for one in checks]}, as_json=as_json)
     if any(one.verdict is Verdict.FAIL for one in checks):
@@ -503,6 +504,21 @@ def train(context: typer.Context) -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+def _version_told(is_asked: bool) -> None:
+    if is_asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _before_the_command(
+    _is_version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version_told, is_eager=True),
+    ] = False,
+) -> None: ...
 
 
 def _chosen(files: list[Path] | None, spool_dir: Path | None, *, every: bool) -> list[Path]:

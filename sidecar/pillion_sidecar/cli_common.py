@@ -12,10 +12,11 @@ from typing import IO, Annotated, Any, cast
 import typer
 from rich.console import Console
 
+from pillion.address import Address, AddressError
 from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
-from pillion_sidecar.errors import PillionError
+from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.settings import load
 
 PIPED_WIDTH = 1000
@@ -37,7 +38,7 @@ COMPLETIONS_MAX = 100
 def complete_run(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     """Yield what may stand for a run that begins so, of the latest runs; nothing if none answer."""
     try:
-        listen = context.params.get("address") or os.environ.get("PILLION_ADDRESS")
+        listen = asked_address(context.params.get("address"))
         with Asker(load(listen=listen, data_dir=context.params.get("data_dir"))) as ask:
             runs = ask.runs(pb2.ListRunsRequest(page_size=COMPLETIONS_MAX)).runs
     except PillionError:
@@ -55,11 +56,35 @@ Run = Annotated[str, typer.Argument(help=RUN_HELP, autocompletion=complete_run)]
 
 @contextmanager
 def asking(address: str | None, data_dir: Path | None) -> Iterator[Asker]:
-    """Ask a sidecar, or what is stored if none answers."""
-    with refusals_told():
-        listen = address or os.environ.get("PILLION_ADDRESS")
-        with Asker(load(listen=listen, data_dir=data_dir)) as ask:
-            yield ask
+    """Ask a sidecar, or what is stored if none answers; say so if that is not as was asked."""
+    with (
+        refusals_told(),
+        Asker(load(listen=asked_address(address), data_dir=data_dir)) as ask,
+    ):
+        yield ask
+        if address and not ask.is_sidecar:
+            print(f"No sidecar answers at {ask.address}: this is from the store.", file=sys.stderr)
+
+
+def asked_address(flag: str | None) -> str | None:
+    """Return where to ask, as a flag or the environment says; None: as the settings say.
+
+    Raises:
+        SettingsError: No sidecar can be asked there.
+    """
+    text = flag or os.environ.get("PILLION_ADDRESS")
+    if text:
+        name = "--address" if flag else "PILLION_ADDRESS"
+        try:
+            address = Address.parse(text)
+        except AddressError as error:
+            raise SettingsError(f"{name}: {error}") from error
+        if not address.is_loopback:
+            raise SettingsError(
+                f"{name}: {text} is no address of this machine; a sidecar is asked there only, at "
+                "unix:PATH or 127.0.0.1:PORT."
+            )
+    return text
 
 
 def tell_unless_serving(ask: Asker, runs: Iterable[run_pb2.Run]) -> None:

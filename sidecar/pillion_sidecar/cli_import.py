@@ -1,7 +1,6 @@
 """`pillion import`: runs that W&B's SDK or TensorBoard has written, taken into the store."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +14,14 @@ from rich.progress import TaskID
 
 from pillion_sidecar import tensorboard_import, wandb_import
 from pillion_sidecar.asking import Asker
-from pillion_sidecar.cli_common import DataDir, Json, Listen, make_console, refusals_told
+from pillion_sidecar.cli_common import (
+    DataDir,
+    Json,
+    Listen,
+    asked_address,
+    make_console,
+    refusals_told,
+)
 from pillion_sidecar.errors import PillionError, SettingsError
 from pillion_sidecar.importing import Imported, Source, import_run
 from pillion_sidecar.rendering import user_text
@@ -42,7 +48,7 @@ def import_runs(
     failures: list[tuple[Path, str]] = []
     with refusals_told():
         sources = [source for path in paths for source in _sources(path)]
-        settings = load(listen=address or os.environ.get("PILLION_ADDRESS"), data_dir=data_dir)
+        settings = load(listen=asked_address(address), data_dir=data_dir)
         listen, _ = ensure_sidecar(settings)
         bar = ProgressBar(
             transient=True, disable=as_json or not sys.stdout.isatty(), console=console

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from pillion._version import __version__
 from pillion_sidecar.cli import app
 from pillion_sidecar.cli_common import complete_run
 from pillion_sidecar.records import (
@@ -128,6 +129,9 @@ def test_a_run_is_found_by_its_id_its_beginning_or_its_name(
         (["console", "cc"], "There is no run cc"),
         (["runs", "-f", "color=red"], "'color' is no field"),
         (["runs", "--sort", "color"], "'color' is no field"),
+        (["runs", "--address", "bogus"], "--address: 'bogus' is no address. Write unix:PATH"),
+        (["doctor", "--address", "bogus"], "--address: 'bogus' is no address. Write unix:PATH"),
+        (["runs", "--address", "example.org:1"], "no address of this machine"),
         (["tag", "aa-1", "+y"], "No sidecar answers"),
         (["note", "aa-1", "text"], "No sidecar answers"),
     ],
@@ -139,6 +143,23 @@ def test_what_cannot_be_answered_is_a_sentence(
     result = pillion(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert words in result.stderr
+
+
+def test_an_address_where_nobody_answers_is_told(
+    pillion: Callable[..., Result], data_dir: Path
+) -> None:
+    """If it was given for this very command: what is shown may be of another sidecar."""
+    address = f"unix:{data_dir}/other.sock"
+    for arguments in (["show", "aa-1"], ["runs", "-f", "tag=y"], ["compare", "aa-1", "aa-2"]):
+        assert pillion(*arguments).stderr == ""
+        told = pillion(*arguments, "--address", address).stderr
+        assert told == f"No sidecar answers at {address}: this is from the store.\n"
+
+
+def test_the_version_is_printed(pillion: Callable[..., Result]) -> None:
+    """By a command and by the option that everybody tries first."""
+    assert pillion("--version").stdout == pillion("version").stdout == f"{__version__}\n"
+    assert pillion("--version").exit_code == 0
 
 
 def test_runs_are_completed(data_dir: Path) -> None:
