@@ -114,7 +114,7 @@ def _kept(source: Source) -> Iterator[Row | Update]:
 
     Those get no ordinal, so whoever counted them would go on at the wrong row the next time.
     """
-    trial = Encoder("", "", Refused(is_told=True))
+    trial = Encoder("", "", Refused(is_file_told=True))
     for item in source.items():
         if not isinstance(item, Row) or any(batch.row_count for batch in trial.encode([item])):
             yield item
