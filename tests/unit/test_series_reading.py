@@ -241,6 +241,18 @@ def shape_of(points: list[Any], max_points: int) -> list[Any]:
     return [kept[ordinal] for ordinal in sorted(kept)]
 
 
+def test_the_larger_of_two_integers_that_are_one_double_is_kept(shelf: Shelf) -> None:
+    """What is known of their segments tells them not apart."""
+    values = [n % 5 for n in range(800)]
+    values[100], values[200] = 2**53, 2**53 + 1
+    logged: list[Any] = []
+    for start in range(0, 800, 8):
+        logged += shelf.log({"a": values[start : start + 8]})["a"]
+    kept = shelf.read(max_points=6)["a"]
+    assert kept == shape_of(logged, 6)
+    assert 2**53 + 1 in [point[3] for point in kept]
+
+
 def test_segments_that_cannot_hold_an_extreme_are_not_decoded(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
