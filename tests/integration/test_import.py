@@ -133,8 +133,8 @@ def test_a_file_of_wandb_is_read_the_same_each_time(written: Path) -> None:
     source = WandbRun(path)
     start_unix_nano = source.start().start_time.ToNanoseconds()
     for _ in range(2):
-        lines = (item for item in source.items() if isinstance(item, Update))
-        printed = next(item.values for item in lines if item.kind == "console_lines")
+        said = [item for item in source.items() if isinstance(item, Update)]
+        printed = next(item.values for item in said if item.kind == "console_lines")
         assert printed["time_unix_nano"] == start_unix_nano
 
 
