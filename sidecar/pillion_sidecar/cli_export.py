@@ -1,6 +1,7 @@
 """`pillion export`: the rows of runs, for other programs."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ from rich.markup import escape
 from rich.progress import Progress as ProgressBar
 
 from pillion._history import History
+from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion_sidecar.asking import Asker
 from pillion_sidecar.cli_common import RUN_HELP, DataDir, Listen, asking, complete_run, make_console
 from pillion_sidecar.exporting import Format, format_of, write
 from pillion_sidecar.safety import count_text
@@ -40,13 +43,29 @@ def export(
         ) as bar,
     ):
         form = form or format_of(path)
-        rows: list[dict[str, Any]] = []
-        for run in runs:
-            found = ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run
-            task = bar.add_task(escape(found.name), total=None)
-            request = pb2.ReadMetricsRequest(run_id=found.run_id, keys=key or [])
-            history = History(bar.track(ask.metrics(request), task_id=task))
-            rows += [{"_run": found.run_id, **row} for row in history.rows()]
-        write(rows, form, path)
+        found = [ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run for run in runs]
+        row_count = write([_RunRows(ask, bar, run, key or []) for run in found], form, path)
     if path is not None:
-        print(f"{count_text(len(rows), 'row')} of {count_text(len(runs), 'run')} in {path}.")
+        print(f"{count_text(row_count, 'row')} of {count_text(len(runs), 'run')} in {path}.")
+
+
+class _RunRows:
+    """The rows of one run, read when they are asked for. See `exporting.RunRows`."""
+
+    def __init__(self, ask: Asker, bar: ProgressBar, run: run_pb2.Run, keys: list[str]) -> None:
+        self._ask, self._bar, self._run_id = ask, bar, run.run_id
+        self._task = bar.add_task(escape(run.name), total=None)
+        self._request = pb2.ReadMetricsRequest(run_id=run.run_id, keys=keys)
+
+    def metrics(self) -> list[str]:
+        keys = (column.key for answer in self._answers() for column in answer.frame.columns)
+        return list(dict.fromkeys(keys))
+
+    def rows(self) -> list[dict[str, Any]]:
+        run = {"_run": self._run_id}
+        return [
+            run | row | run for row in History(self._answers()).rows()
+        ]  # of that name: a metric
+
+    def _answers(self) -> Iterable[pb2.ReadMetricsResponse]:
+        return self._bar.track(self._ask.metrics(self._request), task_id=self._task)

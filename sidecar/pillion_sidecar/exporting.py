@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from pillion._histogram import Histogram
 from pillion.plain import EXACT_MAX
@@ -48,39 +49,65 @@ def format_of(path: Path | None) -> Format:
         ) from None
 
 
-def write(rows: Sequence[dict[str, Any]], form: Format, path: Path | None) -> None:
-    """Write rows to a file, or to standard output.
+class RunRows(Protocol):
+    """The rows of one run. Each call reads them anew: a run that goes on has more each time."""
+
+    def metrics(self) -> Iterable[str]:
+        """Return the names of its metrics."""
+
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """Return its rows, each with `AXES`; of whatever else it holds, the names are metrics."""
+
+
+def write(runs: Sequence[RunRows], form: Format, path: Path | None) -> int:
+    """Write the rows of runs to a file, or to standard output.
+
+    The rows of one run at a time are in memory; for Parquet, those of all.
 
     Args:
-        rows: Each with `AXES`; of whatever else it holds, the names are metrics.
+        runs: What is written, in order.
         form: What is written.
         path: The file; None: standard output.
+
+    Returns:
+        How many rows they had.
 
     Raises:
         SettingsError: pyarrow is needed and not installed, or the file cannot be made.
         DiskError: The file cannot be written.
     """
-    keys = list(dict.fromkeys(key for row in rows for key in row if key not in AXES))
     with _opened(path) as file:
         if form is Format.PARQUET:
-            _write_parquet(rows, keys, file)
-        elif form is Format.CSV:
-            _write_csv(rows, keys, file)
-        else:
-            lines = (json.dumps(_jsonable(row), ensure_ascii=False) + "\n" for row in rows)
-            file.writelines(line.encode() for line in lines)
+            return _write_parquet([row for run in runs for row in run.rows()], file)
+        return _write_csv(runs, file) if form is Format.CSV else _write_lines(runs, file)
 
 
-def _write_csv(rows: Iterable[dict[str, Any]], keys: Sequence[str], file: IO[bytes]) -> None:
+def _write_lines(runs: Iterable[RunRows], file: IO[bytes]) -> int:
+    row_count = 0
+    for run in runs:
+        for row in run.rows():
+            file.write(f"{json.dumps(_jsonable(row), ensure_ascii=False)}\n".encode())
+            row_count += 1
+    return row_count
+
+
+def _write_csv(runs: Sequence[RunRows], file: IO[bytes]) -> int:
     class Lines:
         write = staticmethod(lambda line: file.write(line.encode()))
 
-    writer = csv.DictWriter(Lines, [*AXES, *keys], lineterminator="\n")
+    names = dict.fromkeys((*AXES, *(key for run in runs for key in run.metrics())))
+    writer = csv.DictWriter(Lines, list(names), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    row_count = 0
+    for run in runs:
+        # What came after the names were told may have others, and is left out.
+        for row in takewhile(lambda row: row.keys() <= names.keys(), run.rows()):
+            writer.writerow({name: _cell(value) for name, value in row.items()})
+            row_count += 1
+    return row_count
 
 
-def _write_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str], file: IO[bytes]) -> None:
+def _write_parquet(rows: Sequence[dict[str, Any]], file: IO[bytes]) -> int:
     try:
         import pyarrow as pa  # noqa: PLC0415 - large, and only this needs it
         from pyarrow import parquet  # noqa: PLC0415
@@ -89,9 +116,11 @@ def _write_parquet(rows: Sequence[dict[str, Any]], keys: Sequence[str], file: IO
             "Parquet is written by pyarrow, which is not installed here. Run `pip install "
             "pyarrow`, or export --format csv or jsonl."
         ) from None
-    columns = {name: _uniform([row.get(name) for row in rows]) for name in (*AXES, *keys)}
+    names = dict.fromkeys((*AXES, *(key for row in rows for key in row)))
+    columns = {name: _uniform([row.get(name) for row in rows]) for name in names}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     parquet.write_table(pa.table(arrays), file)
+    return len(rows)
 
 
 def _uniform(values: list[Any]) -> list[Any]:

@@ -36,7 +36,7 @@ def client(sidecar: SidecarProcess, monkeypatch: pytest.MonkeyPatch) -> Any:
         run.log({"image": pillion.Image(np.zeros((2, 2), np.uint8), caption="dot")}, step=9)
         run.summary["chosen"] = 3
     with pillion.init(project="p", name="two", id="run-two") as run:
-        run.log({"loss": 0.25})
+        run.log({"loss": 0.25, "_run": 1})
     with Client() as opened:
         yield opened
 
