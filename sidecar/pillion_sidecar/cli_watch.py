@@ -27,6 +27,7 @@ from pillion_sidecar.cli_common import (
 )
 from pillion_sidecar.columns import decode_column
 from pillion_sidecar.errors import PillionError, StateError
+from pillion_sidecar.rendering import alert_text
 from pillion_sidecar.rendering_watch import (
     CHART_WIDTH,
     LINES_SHOWN,
@@ -145,7 +146,7 @@ def _news(ask: Asker, run_ids: list[str]) -> Iterator[tuple[str, pb2.WatchRunRes
 def _print(one: WatchedRun, response: pb2.WatchRunResponse) -> None:
     print(watch_line(one))
     for alert in response.alerts:
-        print(f"{one.run.run_id} alert ({level_name(alert)}): {alert.title} {alert.text}".rstrip())
+        print(f"{one.run.run_id} alert ({level_name(alert)}): {alert_text(alert).plain}")
     sys.stdout.flush()
 
 

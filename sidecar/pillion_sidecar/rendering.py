@@ -141,8 +141,19 @@ def state_text(run: run_pb2.Run) -> Text:
 
 
 def user_text(value: object) -> Text:
-    """Show what a user named as it is: no markup, and nothing that controls the terminal."""
-    return Text(_CONTROLS.sub("", str(value)))
+    """Show what a user named as it is, on one line: no markup, no control of the terminal."""
+    line = "⏎".join(str(value).replace("\t", " ").strip("\n").splitlines())
+    return Text(_CONTROLS.sub("", line))
+
+
+def user_lines(text: str) -> Text:
+    """Show what a user wrote as `user_text` does, on as many lines as it has."""
+    return Text("\n").join(map(user_text, text.splitlines()))
+
+
+def alert_text(alert: record_pb2.Alert) -> Text:
+    """Show an alert: `Loss is flat: 0.3 for 100 steps`."""
+    return user_text(": ".join(filter(None, [alert.title, alert.text])))
 
 
 def number_text(value: object) -> str:

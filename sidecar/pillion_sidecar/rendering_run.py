@@ -4,10 +4,20 @@ import json
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from pillion.v1 import record_pb2, run_pb2
-from pillion.values import from_key_values
-from pillion_sidecar.rendering import run_json, state_text, time_json, user_text
+from pillion.values import Value, from_key_values
+from pillion_sidecar.rendering import (
+    alert_text,
+    duration_text,
+    number_text,
+    run_json,
+    state_text,
+    time_json,
+    user_lines,
+    user_text,
+)
 
 
 def run_view(run: run_pb2.Run) -> Table:
@@ -26,9 +36,13 @@ def run_view(run: run_pb2.Run) -> Table:
         "use case": run.use_case,
         "group": run.group,
         "tags": ", ".join(run.tags),
-        "notes": run.notes,
+        "notes": user_lines(run.notes),
         "started": time_json(run.start_time),
+        "ended": time_json(run.end_time) if run.HasField("end_time") else "",
+        "took": duration_text(run),
+        "exit code": str(run.exit_code) if run.HasField("exit_code") else "",
         "rows": f"{run.row_count:,}",
+        "rows lost": f"{run.lost_row_count:,}" if run.lost_row_count else "",
         "host": environment.host,
         "command": command.strip(),
         "python": environment.python_version,
@@ -39,14 +53,14 @@ def run_view(run: run_pb2.Run) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in said.items():
         if value:
-            table.add_row(name, value if name == "state" else user_text(value))
-    for what, values in (("config", run.config), ("summary", run.summary)):
-        for key, value in from_key_values(values).items():
-            shown = json.dumps(value, default=str) if isinstance(value, dict | list) else value
-            table.add_row(user_text(f"{what} {key}"), user_text(shown))
+            table.add_row(name, value if isinstance(value, Text) else user_text(value))
+    for key, value in from_key_values(run.config).items():
+        table.add_row(user_text(f"config {key}"), user_text(_value_text(value)))
+    for key, value in from_key_values(run.summary).items():
+        table.add_row(user_text(f"summary {key}"), user_text(_figure_text(value)))
     for alert in run.alerts:
         level = record_pb2.Alert.Level.Name(alert.level).removeprefix("LEVEL_").lower()
-        table.add_row(f"alert ({level})", user_text(f"{alert.title} {alert.text}".strip()))
+        table.add_row(f"alert ({level})", alert_text(alert))
     return table
 
 
@@ -77,3 +91,18 @@ def whole_run_json(run: run_pb2.Run) -> dict[str, Any]:
             for alert in run.alerts
         ],
     }
+
+
+def _value_text(value: Value) -> str:
+    return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+
+
+def _figure_text(value: Value) -> str:
+    return number_text(value) if isinstance(value, float) else _value_text(_rounded(value))
+
+
+def _rounded(value: Value) -> Value:
+    """Return a figure as tables show it; of a metric that is defined so, each of them."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return float(number_text(value).replace(",", "")) if isinstance(value, float) else value

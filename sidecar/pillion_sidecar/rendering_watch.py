@@ -14,6 +14,7 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
 from pillion_sidecar.compare import METRICS_PREFERRED
 from pillion_sidecar.rendering import (
+    alert_text,
     number_text,
     plain_value,
     run_json,
@@ -88,7 +89,7 @@ def watch_view(watched: Sequence[WatchedRun]) -> RenderableType:
     parts: list[RenderableType] = [table]
     for one in watched:
         parts += [
-            user_text(f"{one.run.run_id} alert ({level_name(alert)}): {alert.title} {alert.text}")
+            user_text(f"{one.run.run_id} alert ({level_name(alert)}): ") + alert_text(alert)
             for alert in one.alerts
         ]
     if len(watched) == 1:

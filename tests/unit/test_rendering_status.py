@@ -45,7 +45,7 @@ def test_status_tells_each_sink() -> None:
     assert "IN W&B" in lines[-2]
     assert "REFUSED" not in lines[-2]
     assert " ".join(lines[-1].split()) == (
-        "r1 RUNNING 1,200 1,200 1,000 (waits 1m 15s) W&B: W&B is away"
+        "r1 RUNNING 1,200 1,200 1,000 (waits 1m 16s) W&B: W&B is away"
     )
     assert "RUN" not in shown(pb2.GetStatusResponse())
 

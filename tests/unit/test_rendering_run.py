@@ -1,0 +1,73 @@
+"""How `pillion show` shows a run."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pillion.v1 import run_pb2
+from pillion.values import to_key_values
+from pillion_sidecar.rendering_run import run_view
+
+
+def lines_of(**fields: Any) -> dict[str, str]:
+    """Return what is shown of a run, by the label at the left."""
+    run = run_pb2.Run(run_id="r1", state="RUN_STATE_FAILED", **fields)
+    file = io.StringIO()
+    Console(file=file, width=160, highlight=False).print(run_view(run))
+    pairs = [line.partition("  ") for line in file.getvalue().splitlines()]
+    return {label: value.strip() for label, _, value in pairs if label}
+
+
+def test_how_a_run_ended_is_shown() -> None:
+    """When, after how long, with which code, and what it lost; nothing of that while it runs."""
+    ended = lines_of(
+        start_time={"seconds": 1}, end_time={"seconds": 66}, exit_code=3, lost_row_count=1_200
+    )
+    assert (ended["ended"], ended["took"]) == ("1970-01-01T00:01:06Z", "1m 05s")
+    assert (ended["exit code"], ended["rows lost"]) == ("3", "1,200")
+    assert lines_of().keys().isdisjoint({"ended", "exit code", "rows lost"})
+
+
+def test_an_exit_code_of_zero_is_shown() -> None:
+    """It is known, other than none."""
+    assert lines_of(exit_code=0)["exit code"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *((0.123456789, "0.12346"), (123456.78, "123,457"), (7, "7")),
+        ({"min": 0.123456789, "last": 2}, '{"min": 0.12346, "last": 2}'),
+    ],
+)
+def test_figures_are_rounded_as_in_tables(value: object, text: str) -> None:
+    """But not the config, which says what was given."""
+    shown = lines_of(
+        summary=to_key_values({"loss": value}), config=to_key_values({"lr": 0.123456789})
+    )
+    assert shown["summary loss"] == text
+    assert shown["config lr"] == "0.123456789"
+
+
+def test_an_alert_is_its_title_and_its_text() -> None:
+    """Apart; a title alone stands alone."""
+    shown = lines_of(
+        alerts=[
+            {"title": "Hot", "text": "90 degrees", "level": "LEVEL_WARN"},
+            {"title": "Flat", "level": "LEVEL_INFO"},
+        ]
+    )
+    assert (shown["alert (warn)"], shown["alert (info)"]) == ("Hot: 90 degrees", "Flat")
+
+
+def test_lines_stay_apart() -> None:
+    """Those of notes below each other, others with a sign between them."""
+    file = io.StringIO()
+    run = run_pb2.Run(run_id="r1", notes="one\n\x1btwo", reason="three\nfour\n")
+    Console(file=file, width=160, highlight=False).print(run_view(run))
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    assert ["notes", "one"] in lines
+    assert ["two"] in lines
+    assert ["reason", "three⏎four"] in lines
