@@ -36,7 +36,7 @@ UNCUT_WIDTH = 1000
 _GAP = 2
 _NOTE_CHARACTERS = 6
 _ARROWS = {run_pb2.DIRECTION_LOWER: "↓", run_pb2.DIRECTION_HIGHER: "↑"}
-_PACKAGES, _GPUS = "packages.", "gpus"
+_PACKAGES, _GPUS, _ARGUMENTS = "packages.", "gpus", "arguments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,16 @@ def _gpus_text(names: Sequence[Value]) -> str:
 
 
 def _short_environment(response: pb2.CompareResponse) -> _Section:
-    """Show what differs in the environment; of packages, which may be many, only their number."""
-    shown = [
+    """Show what differs in the environment; of packages, which may be many, only their number.
+
+    The arguments are left out where the config differs, since it mostly comes from them.
+    """
+    others = [
         each for each in response.environment_differences if not each.key.startswith(_PACKAGES)
     ]
-    left_out = response.environment_difference_count - len(shown)
+    left_out = response.environment_difference_count - len(others)
+    is_config_told = bool(response.config_differences)
+    shown = [each for each in others if each.key != _ARGUMENTS or not is_config_told]
     packages = f"{left_out:,} package{'s' * (left_out > 1)}: `pillion diff A B` shows them"
     section = _differences("ENVIRONMENT", shown, len(shown))
     return _Section(section.title, section.lines, packages if left_out else "")
@@ -259,9 +264,16 @@ def _table(
 
 
 def _group_tables(response: pb2.CompareResponse, name_max: int) -> Iterator[Any]:
-    """Show the groups by each metric whose direction is known, the one that decides first."""
+    """Show the groups by each metric whose direction is known, the one that decides first.
+
+    Not a single one: it has no other to differ from.
+    """
     metrics = sorted(
-        (metric for metric in response.metrics if metric.groups and metric.direction in _ARROWS),
+        (
+            metric
+            for metric in response.metrics
+            if len(metric.groups) > 1 and metric.direction in _ARROWS
+        ),
         key=lambda metric: metric.key != response.metric,
     )
     for metric in metrics:

@@ -214,6 +214,22 @@ def test_groups_are_shown_with_what_the_test_says() -> None:
     ]
 
 
+def test_a_single_group_is_not_shown() -> None:
+    """There is nothing that it could differ from."""
+    response = comparison_of(1.0, 2.0)
+    response.metrics[0].groups.add(name="all", run_count=2, mean=1.5)
+    assert not any("GROUPS" in line for line in shown(ComparisonView(response)))
+
+
+def test_arguments_do_not_repeat_the_config() -> None:
+    """Where the config says what differs they are left to `diff`; else they are all there is."""
+    response = differ(comparison_of(1.0, 2.0), "arguments", ["--lr", "1"], [], kind="environment")
+    assert any("--lr" in line for line in shown(ComparisonView(response)))
+    differ(response, "lr", 1, 2)
+    assert not any("--lr" in line for line in shown(ComparisonView(response)))
+    assert any("--lr" in line for line in shown(DifferencesView(response)))
+
+
 def test_names_of_groups_are_cut_on_a_terminal_alone() -> None:
     """They stay there, however long the numbers are."""
     response = comparison_of(1.0, 2.0)
