@@ -7,7 +7,6 @@ the rest. At the bound rows are refused and counted, never waited for.
 In a forked child the run is another writer's: it sleeps until the child logs, and then spools.
 """
 
-import itertools
 import operator
 import os
 import sys
@@ -76,7 +75,8 @@ class Run:
         self._finish_deadline_s = 0.0
         self._waiting_end: Finish | None = None
         """The end, while it waits for artifacts to be sent."""
-        self._steps = itertools.count()
+        self._next_step = 0
+        """Of a row without a step: behind the largest that was used."""
         self._is_asleep = False
         """Inherited by a forked child that has not logged yet."""
         self._uncommitted: tuple[dict[str, Any], int | None] | None = None
@@ -157,7 +157,8 @@ class Run:
                 copied behind the work that makes it, and not waited for. Beside numbers: texts, and
                 pillion's `Histogram`, `Table`, `Image`, `Audio`, `Video` and `Html`, or a list of
                 such files.
-            step: The x-axis; may repeat and go back. Default: this writer's own count of rows.
+            step: The x-axis; may repeat and go back. Default: one more than the largest that this
+                writer has used; of a run that is resumed at least the number of its rows.
             commit: False: keep the values, and the step if one is given, for the next row that is
                 committed; what is given there counts before what was kept.
 
@@ -182,7 +183,9 @@ class Run:
                     return
                 self._uncommitted = None
             if step is None:
-                step = next(self._steps)
+                step = self._next_step
+            if step >= self._next_step:  # no call in between, so under the GIL no other thread
+                self._next_step = step + 1 if step < _STEP_MAX else step
             if (len(self._queue) >= self._rows_max and not self._is_awoken()) or not row:
                 self._refused.rows += 1
                 self._warn_of_refusal(step)
@@ -510,8 +513,7 @@ class Run:
             self.abandon()
             raise RefusedError(self._link.refusal)
         if self._link.is_started:
-            if self._link.next_ordinal:
-                self._steps = itertools.count(self._link.next_ordinal)
+            self._next_step = max(self._next_step, self._link.next_ordinal)
             self._say(f"pillion: run {self.name} ({self.id}) of project {self.project}")
             self._say(f"pillion: kept by the sidecar at {self._link.address}")
             self._say(f"pillion: look with `pillion runs`, `pillion compare {self.id} …`")

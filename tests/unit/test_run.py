@@ -283,9 +283,9 @@ def test_every_committed_call_is_a_row_or_counted(calls: list[tuple[Any, Any, An
 # Steps.
 
 
-def test_step_is_the_writers_own_count_by_default(run: Run) -> None:
-    """It counts the calls, beside steps that are given."""
-    for step in (None, None, 10, None):
+def test_step_follows_the_largest_that_was_used_by_default(run: Run) -> None:
+    """Whether that was given or not; `step` tells it, and what waits for a commit."""
+    for step in (None, None, 10, None, 3, None, 2**63 - 1, None):
         run.log({"a": 1.0}, step=step)
     assert [step for step, _ in rows(run)] == [0, 1, 10, 2]
 
@@ -336,7 +336,7 @@ def test_values_without_commit_wait_for_the_next_row(run: Run) -> None:
 
 
 def test_step_without_commit_is_the_rows_unless_the_commit_gives_another(run: Run) -> None:
-    """The last one that was given stands; the writer's own count is used for neither."""
+    """The last one that was given stands; a row without one comes behind it."""
     run.log({"a": 1.0}, step=5, commit=False)
     run.log({"b": 1.0}, commit=False)
     run.log({"c": 1.0})
@@ -347,7 +347,7 @@ def test_step_without_commit_is_the_rows_unless_the_commit_gives_another(run: Ru
     run.log({}, step=9, commit=False)
     run.log({"e": 1.0})
     assert [(step, [*row]) for step, row in rows(run)] == [
-        *((5, ["a", "b", "c"]), (8, ["a", "b", "c"]), (0, ["d"]), (9, ["e"])),
+        *((5, ["a", "b", "c"]), (8, ["a", "b", "c"]), (9, ["d"]), (9, ["e"])),
     ]
 
 
