@@ -30,7 +30,7 @@ from pillion._environment import environment
 from pillion._link import Link
 from pillion._logged import LoggedArtifact, UsedArtifact
 from pillion._messages import Finish, Start
-from pillion._notice import warn
+from pillion._notice import printable, warn
 from pillion._row import PLAIN_TYPES, read_row
 from pillion._soft import missing
 from pillion._watch import Watch
@@ -610,7 +610,7 @@ class Run:
     def _say(self, line: str) -> None:
         if not self._is_quiet:
             with suppress(Exception):  # a closed or full standard error is not training's trouble
-                print(line, file=sys.stderr)
+                print(printable(line), file=sys.stderr)
 
 
 open_runs: set[Run] = set()
