@@ -264,7 +264,13 @@ class Run:
         for model in models if isinstance(models, list | tuple) else [models]:
             if log is not None and id(model) not in self._watches:
                 keep = partial(self.log, commit=False)
-                self._watches[id(model)] = Watch(model, keep, log, log_freq)
+                try:
+                    self._watches[id(model)] = Watch(model, keep, log, log_freq)
+                except Exception as error:  # noqa: BLE001 - telemetry never hurts training
+                    warn(
+                        "pillion: a model of type %s is not watched (%s); give a torch.nn.Module.",
+                        *(type(model).__name__, to_text(error)),
+                    )
 
     def unwatch(self, models: Any = None) -> None:
         """End what `watch` does, of some models or of all."""
@@ -274,6 +280,8 @@ class Run:
             watched = list(map(id, models if isinstance(models, list | tuple) else [models]))
         for key in watched:
             if (watch := self._watches.pop(key, None)) is not None:
+        What is no model is told, and not watched.
+
                 watch.close()
 
     def alert(
@@ -372,6 +380,9 @@ class Run:
         name, _, version = artifact.partition(":")
         problem = name_problem(name)
         if not problem and version and version_number(version) is None:
+
+        Raises:
+            ValueError: As `log_artifact`.
             problem = alias_problem(version)
         if problem:
             raise ValueError(f"{artifact[:80]!r} is no artifact: {problem}")
