@@ -15,6 +15,7 @@ from pillion._configure import ConfigureError, WandbSetup, configure
 from pillion._counts import Counts
 from pillion._histogram import Histogram
 from pillion._init import (
+    agent,
     alert,
     define_metric,
     finish,
@@ -55,6 +56,7 @@ __all__ = [
     "Video",
     "WandbSetup",
     "__version__",
+    "agent",
     "alert",
     "config",
     "configure",

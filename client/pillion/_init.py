@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pillion import _exit
 from pillion._artifact import Artifact
@@ -229,6 +229,18 @@ def unwatch(models: Any = None) -> None:
     """End what `watch` does; see `Run.unwatch`."""
     if _current is not None:
         _current.unwatch(models)
+
+
+def agent(*_: Any, **__: Any) -> NoReturn:
+    """Refuse: Pillion has no sweeps, and one that trains nothing must not end as if it had.
+
+    Raises:
+        NotImplementedError: Always.
+    """
+    raise NotImplementedError(
+        "Pillion has no sweeps: agent() would call nothing. Call the training function yourself, "
+        "once for each choice of hyperparameters, with pillion.init(config=...)."
+    )
 
 
 def login(*_: Any, **__: Any) -> bool:

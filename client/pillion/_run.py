@@ -26,6 +26,7 @@ from pillion._batch import Update, row_of
 from pillion._config import Config, Summary
 from pillion._counts import Counts
 from pillion._definitions import NAME_CHARACTERS_MAX, Definitions, summaries_of
+from pillion._directory import make_run_directory
 from pillion._environment import environment
 from pillion._link import Link
 from pillion._logged import LoggedArtifact, UsedArtifact
@@ -85,6 +86,7 @@ class Run:
         """Whether it is a parent's run in a forked child."""
         self._alerts = Alerts()
         self._definitions = Definitions()
+        self._directory = ""
         self._watches: dict[int, Watch] = {}
         self._attach(link)
         self.config = Config(self._change, start.config)
@@ -130,6 +132,24 @@ class Run:
     def url(self) -> str:
         """Its page at W&B; empty offline, and until the sidecar has told."""
         return self._link.url
+
+    @property
+    def step(self) -> int:
+        """The step of the next row that is committed without one."""
+        _, step = self._uncommitted or ({}, None)
+        return self._next_step if step is None else step
+
+    @property
+    def dir(self) -> str:
+        """A directory for the run's own files; nothing in it is uploaded by itself.
+
+        `RUN_ID.files` in the spool directory, made when it is first asked for, and left to its
+        user; a temporary one where that cannot be made. `log_artifact` and `save` log what is in
+        it.
+        """
+        if not self._directory:
+            self._directory = str(make_run_directory(self.id))
+        return self._directory
 
     @property
     def should_stop(self) -> bool:
@@ -254,6 +274,8 @@ class Run:
     ) -> None:
         """Log histograms of a PyTorch model as it trains: `gradients/NAME`, `parameters/NAME`.
 
+        What is no model is told, and not watched.
+
         Args:
             models: A `torch.nn.Module`, or several.
             criterion: Not needed.
@@ -280,8 +302,6 @@ class Run:
             watched = list(map(id, models if isinstance(models, list | tuple) else [models]))
         for key in watched:
             if (watch := self._watches.pop(key, None)) is not None:
-        What is no model is told, and not watched.
-
                 watch.close()
 
     def alert(
@@ -360,6 +380,9 @@ class Run:
             aliases: More names of this version, such as `best`.
             name: Its name. Default: `checkpoint-RUN`.
             policy: As for `log_artifact`.
+
+        Raises:
+            ValueError: As `log_artifact`.
         """
         checkpoint, step_alias = checkpoint_of(
             path, name or f"checkpoint-{self.id}", step, dict(metrics or {})
@@ -380,9 +403,6 @@ class Run:
         name, _, version = artifact.partition(":")
         problem = name_problem(name)
         if not problem and version and version_number(version) is None:
-
-        Raises:
-            ValueError: As `log_artifact`.
             problem = alias_problem(version)
         if problem:
             raise ValueError(f"{artifact[:80]!r} is no artifact: {problem}")

@@ -5,6 +5,8 @@ import math
 import threading
 from collections import UserDict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from pillion import Histogram, Html, Image, Table, _file, _run
 from pillion._batch import Row, Update
 from pillion._counts import Counts
+from pillion._directory import make_run_directory
 from pillion._encoding import Encoder
 from pillion._file import FILE_BYTES_MAX
 from pillion._link import Link
@@ -287,7 +290,19 @@ def test_step_follows_the_largest_that_was_used_by_default(run: Run) -> None:
     """Whether that was given or not; `step` tells it, and what waits for a commit."""
     for step in (None, None, 10, None, 3, None, 2**63 - 1, None):
         run.log({"a": 1.0}, step=step)
-    assert [step for step, _ in rows(run)] == [0, 1, 10, 2]
+    largest = 2**63 - 1
+    assert [step for step, _ in rows(run)] == [0, 1, 10, 11, 3, 12, largest, largest]
+
+
+def test_next_step_is_told(run: Run) -> None:
+    """It is that of the next row without one: what a value that waits for a commit has said."""
+    assert run.step == 0
+    run.log({"a": 1.0}, step=7)
+    assert run.step == 8
+    run.log({"a": 1.0}, step=20, commit=False)
+    assert run.step == 20
+    run.log({"b": 1.0})
+    assert [step for step, _ in rows(run)] == [7, run.step - 1] == [7, 20]
 
 
 def test_step_may_repeat_and_go_back(run: Run) -> None:
@@ -574,6 +589,55 @@ def test_files_that_wait_are_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) 
     list(Encoder("run", "w", held=run._link.held).encode(run._queue))
     run.log({"image": image})
     assert len(run._queue) == 4
+
+
+# A directory, models, and what is shown.
+
+
+@pytest.mark.parametrize("run_id", ["run", "..", "a/b", "x" * 300])
+def test_directory_is_the_runs_own_and_is_made_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_id: str
+) -> None:
+    """In the spool directory, whatever the id; a temporary one where none can be made."""
+    monkeypatch.setenv("PILLION_SPOOL_DIR", str(tmp_path / "spool"))
+    directory = make_run_directory(run_id)
+    assert directory == make_run_directory(run_id)
+    assert (directory.is_dir(), directory.parent) == (True, tmp_path / "spool")
+    assert {path.stat().st_mode & 0o777 for path in (directory, directory.parent)} == {0o700}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PILLION_SPOOL_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert make_run_directory(run_id).parent == tmp_path
+
+
+def test_directory_stays_the_same(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text, as W&B's is: scripts join it."""
+    monkeypatch.setenv("PILLION_SPOOL_DIR", str(tmp_path))
+    assert run.dir == run.dir == str(tmp_path / "run.files")
+
+
+@pytest.mark.parametrize("model", [None, 5, HostileAttributes(), [None]], ids=type)
+def test_what_is_no_model_is_told_and_not_watched(
+    run: Run, caplog: pytest.LogCaptureFixture, model: Any
+) -> None:
+    """Training goes on."""
+    run.watch(model)
+    assert "give a torch.nn.Module" in caplog.text
+    run.unwatch()
+
+
+def test_names_do_nothing_to_a_terminal(
+    run: Run, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Control characters are shown, in notices and in warnings."""
+    run._is_quiet = False
+    run._say("pillion: run \x1b[31mred\x07 µ…")
+    assert capsys.readouterr().err == "pillion: run \\x1b[31mred\\x07 µ…\n"
+    run._start = replace(run._start, run_id="\x1b]0;title\x07")
+    run.log({})
+    assert "\\x1b]0;title\\x07" in caplog.text
 
 
 # Definitions and alerts.

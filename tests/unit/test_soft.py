@@ -44,3 +44,9 @@ def test_what_python_asks_for_is_not_made_up() -> None:
     for owner in (pillion, pillion.plot):
         assert not hasattr(owner, "__deepcopy__")
     assert not hasattr(pillion, "_repr_html_")
+
+
+def test_a_sweep_that_would_train_nothing_raises() -> None:
+    """It must not end as a success; what to do instead is said."""
+    with pytest.raises(NotImplementedError, match=r"no sweeps.*pillion\.init"):
+        pillion.agent("sweep", function=print, count=3)
