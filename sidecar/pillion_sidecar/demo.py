@@ -63,7 +63,8 @@ def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
         sync: Upload the runs to W&B at the end.
 
     Raises:
-        SettingsError: The trainer's packages are missing, or the sidecar does not start.
+        SettingsError: The trainer's packages are missing, the sidecar does not start, or the one
+            that is here keeps its data elsewhere than was asked for.
     """
     stamp = time.strftime("%m%d-%H%M%S")
     trainers = [
@@ -72,8 +73,8 @@ def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
     ]
     with _signals_as_interrupt(), ExitStack() as stack:
         try:
-            _prepare(console)
             settings = stack.enter_context(_sidecar(settings, console))
+            _prepare(console)
             logs = settings.data_dir / "logs"
             for trainer in trainers:
                 stack.enter_context(_running(trainer, settings, logs, group=f"demo-{stamp}"))
@@ -106,14 +107,26 @@ def _prepare(console: Console) -> None:
         raise SettingsError("The base model could not be made; the lines above say why.")
 
 
+def _check_is_meant(settings: Settings, data_dir: Path) -> None:
+    """Raise `SettingsError` if the data was to be kept elsewhere than the sidecar here does."""
+    is_given = "data_dir" in settings.model_fields_set
+    if is_given and settings.data_dir.resolve() != data_dir.resolve():
+        raise SettingsError(
+            f"The sidecar at {settings.listen} keeps its data in {data_dir}, not in "
+            f"{settings.data_dir}. Leave out --data-dir to use it, or have the demo start one at "
+            "another address, which PILLION_LISTEN names."
+        )
+
+
 @contextmanager
 def _sidecar(settings: Settings, console: Console) -> Iterator[Settings]:
     """Use the sidecar that is here, or run one meanwhile; yield its settings."""
     with Asker(settings) as ask:
         if ask.is_sidecar:
-            data_dir = ask.status(pb2.GetStatusRequest()).data_dir
+            data_dir = Path(ask.status(pb2.GetStatusRequest()).data_dir)
+            _check_is_meant(settings, data_dir)
             console.print(f"The sidecar at {settings.listen} is used, with its data in {data_dir}.")
-            yield settings.model_copy(update={"data_dir": Path(data_dir)})
+            yield settings.model_copy(update={"data_dir": data_dir})
             return
     sidecar = start_sidecar(settings)
     if not sidecar.address:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import pillion
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion_sidecar.cli import app
 
 
 def pillion_command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -193,6 +195,16 @@ def test_settings_that_cannot_be_used_are_all_named(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "listen: 'nowhere' is no address" in refused.stderr
     assert "drain_timeout_s" in refused.stderr
+
+
+def test_a_demo_is_not_kept_elsewhere_than_was_asked(
+    sidecar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sidecar that answers has its own directory; nothing was started when that is said."""
+    monkeypatch.setenv("PILLION_LISTEN", sidecar.address)
+    refused = CliRunner().invoke(app, ["demo", "--data-dir", str(tmp_path / "mine")])
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"keeps its data in {sidecar.data_dir}, not in {tmp_path / 'mine'}." in refused.stderr
 
 
 def test_train_is_the_trainers_own_command() -> None:
