@@ -308,7 +308,7 @@ def _spool() -> Iterator[Check]:
         step = "what could be read of them was taken; delete them when nobody needs the rest"
         yield _warn(what, f"{count_text(len(damaged), 'damaged file')} in {directory}", step)
     if not (waiting or damaged):
-        yield _ok(what, f"{directory} is empty")
+        yield _ok(what, f"nothing waits in {directory}")
 
 
 def _leftovers(settings: Settings) -> Iterator[Check]:
