@@ -186,6 +186,8 @@ def test_silence_is_asked_for_by_either_variable(
     variables: dict[str, str], is_quiet: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ours counts before W&B's."""
+    for name in ("PILLION_QUIET", "WANDB_SILENT"):  # a sink in this process may have set the latter
+        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert _init.is_quiet() is is_quiet
