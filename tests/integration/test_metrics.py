@@ -1,5 +1,6 @@
 """What a real sidecar shows Prometheus, and to whom."""
 
+import contextlib
 import http.client
 import re
 import socket
@@ -106,8 +107,13 @@ def test_metrics_are_not_shown_unless_asked_for(sidecar: Any) -> None:
 
 def inodes_of(pid: int) -> set[str]:
     """Return the inodes of a process's sockets."""
-    links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    return {link[8:-1] for link in links if link.startswith("socket:[")}
+    inodes = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed: none that listens
+            link = str(fd.readlink())
+            if link.startswith("socket:["):
+                inodes.add(link[8:-1])
+    return inodes
 
 
 def test_port_that_is_taken_is_told(tmp_path: Path) -> None:
