@@ -1,6 +1,12 @@
 """W&B is set up while the sidecar runs: by Python and by RPC, by its owner, for new runs."""
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -59,6 +65,39 @@ def test_what_is_configured_holds_for_new_runs(make_sidecar: Callable[..., Any])
     store.close()
     assert run is not None
     assert run.project == "given"
+
+
+REACH = """
+import os, socket, sys
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+try:
+    if sys.argv[1].endswith(".sock"):
+        socket.socket(socket.AF_UNIX).connect(sys.argv[1])
+    else:
+        open(sys.argv[1]).close()
+    print("reached")
+except PermissionError:
+    print("refused")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_another_user_reaches_neither_the_socket_nor_the_keys() -> None:
+    """Where the directory above is open to all, what is made in it is still its owner's alone."""
+    shared = Path(tempfile.mkdtemp(prefix="pillion-test-"))
+    shared.chmod(0o755)
+    sidecar = SidecarProcess(shared, listen=f"unix:{shared}/made/s.sock")
+    try:
+        pillion.configure(address=sidecar.start().address, mode="offline", api_key="k" * 40)
+        (key,) = (shared / "data" / "keys").iterdir()
+        for path in (shared / "made" / "s.sock", shared / "data" / "journal.db", key):
+            command = [sys.executable, "-c", REACH, str(path)]
+            assert subprocess.check_output(command, text=True) == "refused\n", path
+            path.chmod(0o666)  # not the mode of the file alone keeps it
+            assert subprocess.check_output(command, text=True) == "refused\n", path
+    finally:
+        sidecar.close()
+        shutil.rmtree(shared)
 
 
 def test_only_the_owner_configures_over_tcp(make_sidecar: Callable[..., Any]) -> None:
