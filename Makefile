@@ -11,7 +11,7 @@ BUF := .tools/node_modules/.bin/buf
 CODE := client sidecar trainer tests benchmarks
 PROTOS := $(wildcard protos/pillion/v1/*.proto)
 
-.PHONY: help demo test check anomalies bench bench-store bench-trainer guarantees soak soak-online system proto format clean
+.PHONY: help demo test check anomalies bench bench-reads bench-store bench-trainer guarantees soak soak-online system proto format clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ bench: .venv/installed  ## Measure log(), acked points per second, beside wandb 
 
 bench-store: system .venv/installed .venv-trackio/installed  ## Measure the store, beside trackio and a plain table.
 	$(BIN)/python benchmarks/store.py --trackio .venv-trackio/bin/python $(ARGS)
+
+bench-reads: .venv/installed .venv-trackio/installed  ## Measure reading and comparing, beside trackio and a plain table.
+	$(BIN)/python benchmarks/reads.py --trackio .venv-trackio/bin/python $(ARGS)
+	$(BIN)/python benchmarks/compare.py --trackio .venv-trackio/bin/python $(ARGS)
 
 bench-trainer: .venv/installed  ## Measure what logging adds to a training step, beside wandb offline.
 	$(BIN)/python benchmarks/trainer.py $(ARGS)

@@ -21,7 +21,6 @@ import math
 import os
 import sqlite3
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from bench import machine, place, sidecar
+from beside import Trackio
 
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.comparison_answers import compare_runs
@@ -173,16 +173,10 @@ def time_trackio(
     """Have trackio keep the points and tell the same figures; return as `timed` and `aggregate`."""
     path = directory / "points.npz"
     np.savez(path, **dict(values_of(point_count)))
-    environment = os.environ | {"TRACKIO_DIR": str(directory / "trackio"), "HF_HUB_OFFLINE": "1"}
-
-    def run(*arguments: str) -> str:
-        command = [python, "-c", TRACKIO, *arguments]
-        return subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
-
-    run("fill", str(path))
-    told = [json.loads(run("compare", str(RUNS)).splitlines()[-1]) for _ in range(TRACKIO_ROUNDS)]
+    trackio = Trackio(python, directory / "trackio")
+    trackio.run(TRACKIO, "fill", str(path))
+    printed = [trackio.run(TRACKIO, "compare", str(RUNS)) for _ in range(TRACKIO_ROUNDS)]
+    told = [json.loads(each.splitlines()[-1]) for each in printed]
     found = {(run_id, key): tuple(figures) for run_id, key, *figures in told[0]["found"]}
     return sorted(each["took_ms"] for each in told), found
 

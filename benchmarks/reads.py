@@ -1,27 +1,43 @@
-"""Reading a long series by `ReadMetrics`, from the store and by a sidecar; and what readers cost.
+"""Reading a long series: from the store, by a sidecar, from a plain SQL table, by trackio.
 
-    .venv/bin/python benchmarks/reads.py [--quick]
+    make bench-reads                 with trackio, some minutes; prints Markdown
+    make bench-reads ARGS=--quick    a tenth of the points
 
-A series of 1,000,000 points, whole and as 1,000 points; the best of several times, each answer
-checked. Then one writer sends batches as fast as they are acked, alone and beside readers that read
-the whole series again and again.
+A series of 1,000,000 points, whole and as 1,000 points, until its values are in an array; the same
+points everywhere. Of each `ROUNDS` all take their turn, each answer is checked, and it is told
+whether the largest and the least point are among the few:
+
+1. Pillion's `ReadMetrics`, from the store itself and by a sidecar.
+2. SQLite's table with a row per point, indexed by run, key and step. Few: by SQL, the least and the
+   largest of each 500th of the steps; at which steps they are is left out, it takes a scan more.
+3. trackio's `get_metric_values`, if `--trackio` names a Python that has it. Few: its `max_points`.
+   A fresh process each time, of which only the reading is counted.
+
+Then one writer sends batches as fast as they are acked, alone and beside readers that read the
+whole series again and again.
 """
 
 import argparse
 import os
+import sqlite3
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from bench import machine, place, sidecar
+from beside import Point, Trackio, fill_table, read_table, slices_of
 
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
+from pillion_sidecar.courier import SLICE_ROWS_MAX
 from pillion_sidecar.metric_answers import read_metrics
 from pillion_sidecar.records import Environment, Frame, Offset, RunId, RunStart, WriterId
 from pillion_sidecar.settings import load
@@ -30,17 +46,52 @@ from pillion_sidecar.store import Store
 
 POINTS, FEW = 1_000_000, 1_000
 BATCH_ROWS = 250
-ROUNDS = 3
+ROUNDS = 5
 READERS = 4
 INTAKE_S = 5.0
-RUN = RunId("series")
+RUN, KEY = RunId("series"), "loss"
+
+EXTREMES = """
+    SELECT min(value), max(value) FROM points WHERE run = ? AND key = ?
+    GROUP BY step * ? / ? ORDER BY min(step)
+"""
+TRACKIO = """
+import sys, time
+from datetime import datetime, timedelta, timezone
+import numpy as np
+from trackio.sqlite_storage import SQLiteStorage
+to_do, path = sys.argv[1:3]
+if to_do == "fill":
+    values, batch = np.load(path).tolist(), int(sys.argv[3])
+    began = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    for first in range(0, len(values), batch):
+        rows = [{"loss": value} for value in values[first : first + batch]]
+        steps = [first + index for index in range(len(rows))]
+        stamps = [(began + timedelta(milliseconds=step)).isoformat() for step in steps]
+        SQLiteStorage.bulk_log("series", "series", rows, steps, stamps)
+else:
+    began = time.perf_counter()
+    few = int(sys.argv[3]) or None
+    found = SQLiteStorage.get_metric_values("series", "series", "loss", max_points=few)
+    values = np.array([each["value"] for each in found])
+    print(time.perf_counter() - began)
+    np.save(path, values)
+"""
+
+Values = npt.NDArray[np.float64]
+Read = Callable[[int], tuple[float, Values]]
+"""Reads the series, whole (0) or as so many points; returns the seconds and the values."""
 
 
 def main() -> None:
     """Measure, check, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the points")
-    point_count = POINTS // 10 if parser.parse_args().quick else POINTS
+    parser.add_argument("--trackio", metavar="PYTHON", help="a Python that has trackio")
+    options = parser.parse_args()
+    point_count = POINTS // 10 if options.quick else POINTS
+    values = np.random.default_rng(1).normal(size=point_count).cumsum()
+    load_before = os.getloadavg()[0]
     with place() as directory:
         os.environ["PILLION_SPOOL_DIR"] = str(directory / "spool")
         settings = load(
@@ -49,53 +100,112 @@ def main() -> None:
             wandb_mode="disabled",
         )
         settings.data_dir.mkdir(mode=0o700)
-        values = fill(settings.store_url, point_count)
-        with closing(Store(settings.store_url)) as store:
-            by_store = measure(lambda request: read_metrics(store, request), values)
-        with sidecar(settings) as ask:
-            by_sidecar = measure(ask.metrics, values)
+        fill_store(settings.store_url, values)
+        fill_table(directory / "table.db", map(partial(points_of, values), slices_of(point_count)))
+        with (
+            closing(Store(settings.store_url)) as store,
+            closing(sqlite3.connect(directory / "table.db")) as table,
+            sidecar(settings) as ask,
+        ):
+            reads: dict[str, Read] = {
+                "Pillion, from the store": partial(read, partial(read_metrics, store)),
+                "Pillion, by a sidecar": partial(read, ask.metrics),
+                "a row per point, in SQLite": partial(time_table, table, point_count),
+            }
+            if options.trackio:
+                reads["trackio"] = by_trackio(options.trackio, directory, values)
+            rows = measure(reads, values)
             alone = acked_per_s(ask, 0)
             beside = acked_per_s(ask, READERS)
-    print(f"{machine()}, {time.strftime('%Y-%m-%d')}; {point_count:,} points\n")
-    print(f"|  | whole | as {FEW:,} points |\n|---|---|---|")
-    for name, (whole_s, few_s) in (("from the store", by_store), ("by a sidecar", by_sidecar)):
-        print(f"| {name} | {whole_s * 1e3:.0f} ms | {few_s * 1e3:.0f} ms |")
+    print(
+        f"`make bench-reads`, {time.strftime('%Y-%m-%d')}: {machine()}. Load {load_before:.1f} "
+        f"before.\n\n| {point_count:,} points, median (least) of {ROUNDS} | whole | as {FEW:,} "
+        "points | extremes among them |\n|---|---|---|---|"
+    )
+    print(*rows, sep="\n")
     print(
         f"\nacked points/s of a writer: {alone:,.0f} alone, {beside:,.0f} beside {READERS} readers"
     )
 
 
-def fill(url: str, point_count: int) -> Any:
-    """Write a series as a store's worker does, a batch at a time; return its values."""
-    values = np.random.default_rng(1).normal(size=point_count).cumsum()
+def fill_store(url: str, values: Values) -> None:
+    """Write a series as a store's worker does, a batch at a time."""
     sink = StoreSink(url)
     start = RunStart(RUN, WriterId("w"), "p", "", "", "", (), "", {}, Environment(), 1)
     sink.start(Offset(1), start)
-    for number, first in enumerate(range(0, point_count, BATCH_ROWS), start=2):
-        axis = np.arange(first, min(first + BATCH_ROWS, point_count))
-        sink.apply(RUN, Offset(number), [Frame(first, axis, axis, {"loss": values[axis]})])
+    for number, first in enumerate(range(0, len(values), BATCH_ROWS), start=2):
+        axis = np.arange(first, min(first + BATCH_ROWS, len(values)))
+        sink.apply(RUN, Offset(number), [Frame(first, axis, axis, {KEY: values[axis]})])
     sink.close()
-    return values
 
 
-def measure(
-    read: Callable[[pb2.ReadMetricsRequest], Iterator[pb2.ReadMetricsResponse]], values: Any
-) -> tuple[float, float]:
-    """Return how long the series takes, whole and as few points."""
-    taken: list[float] = []
-    for max_points in (0, FEW):
-        request = pb2.ReadMetricsRequest(run_id=RUN, keys=["loss"], max_points=max_points)
-        best_s = float("inf")
-        for _ in range(ROUNDS):
-            began_s = time.perf_counter()
-            found = [np.array(each.frame.columns[0].doubles.values) for each in read(request)]
-            best_s = min(best_s, time.perf_counter() - began_s)
-            points = np.concatenate(found)
-            assert (points.min(), points.max()) == (values.min(), values.max())
-            assert (points[0], points[-1]) == (values[0], values[-1])
-            assert np.array_equal(points, values) if not max_points else len(points) <= FEW
-        taken.append(best_s)
-    return taken[0], taken[1]
+def points_of(values: Values, steps: range) -> Iterator[Point]:
+    """Yield rows of the table."""
+    for step in steps:
+        yield RUN, KEY, step, step, float(values[step])
+
+
+def measure(reads: dict[str, Read], values: Values) -> list[str]:
+    """Have each read the series in turn, again and again, and check it; return the table's rows."""
+    took: dict[tuple[str, int], list[float]] = {}
+    has_extremes = dict.fromkeys(reads, True)
+    for _ in range(ROUNDS):
+        for max_points in (0, FEW):
+            for name, read_series in reads.items():
+                took_s, found = read_series(max_points)
+                took.setdefault((name, max_points), []).append(took_s * 1e3)
+                if max_points:
+                    assert len(found) <= max_points
+                    assert np.isin(found, values).all()
+                    has_extremes[name] &= (found.min(), found.max()) == (values.min(), values.max())
+                else:
+                    assert np.array_equal(found, values)
+
+    def cell(name: str, max_points: int) -> str:
+        ms = took[name, max_points]
+        return f"{statistics.median(ms):,.0f} ms ({min(ms):,.0f})"
+
+    told = {True: "yes", False: "no"}
+    return [
+        f"| {name} | {cell(name, 0)} | {cell(name, FEW)} | {told[has_extremes[name]]} |"
+        for name in reads
+    ]
+
+
+def read(
+    ask: Callable[[pb2.ReadMetricsRequest], Iterator[pb2.ReadMetricsResponse]], max_points: int
+) -> tuple[float, Values]:
+    """Ask `ReadMetrics`. See `Read`."""
+    request = pb2.ReadMetricsRequest(run_id=RUN, keys=[KEY], max_points=max_points)
+    began_s = time.perf_counter()
+    found = [np.array(each.frame.columns[0].doubles.values) for each in ask(request)]
+    values = np.concatenate(found)
+    return time.perf_counter() - began_s, values
+
+
+def time_table(db: sqlite3.Connection, point_count: int, max_points: int) -> tuple[float, Values]:
+    """Ask the table. See `Read`."""
+    began_s = time.perf_counter()
+    if max_points:
+        found = db.execute(EXTREMES, (RUN, KEY, max_points // 2, point_count)).fetchall()
+        values = np.array(found).ravel()
+    else:
+        values = np.array([value for _, _, value in read_table(db, RUN, KEY)])
+    return time.perf_counter() - began_s, values
+
+
+def by_trackio(python: str, directory: Path, values: Values) -> Read:
+    """Have trackio keep the series; return what reads it."""
+    trackio = Trackio(python, directory / "trackio")
+    kept, found = directory / "values.npy", directory / "found.npy"
+    np.save(kept, values)
+    trackio.run(TRACKIO, "fill", str(kept), str(SLICE_ROWS_MAX))
+
+    def read_series(max_points: int) -> tuple[float, Values]:
+        printed = trackio.run(TRACKIO, "read", str(found), str(max_points))
+        return float(printed.split()[-1]), np.load(found)
+
+    return read_series
 
 
 def acked_per_s(ask: Asker, reader_count: int) -> float:

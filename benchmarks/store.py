@@ -20,7 +20,6 @@ import argparse
 import os
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ import sqlalchemy as sa
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bench import machine, place
+from beside import Point, Trackio, fill_table, read_table, slices_of
 from postgresql import postgresql_server
 
 from pillion._batch import Row
@@ -181,41 +181,27 @@ def size_of(url: str) -> int:
 def measure_table(path: Path, row_count: int) -> Figures:
     """Keep a row per point in a table of SQLite's."""
     write_s = alone(write_table, path, row_count)
-    read_s = statistics.median(alone(read_table, path, row_count) for _ in range(READS))
+    read_s = statistics.median(alone(time_table, path, row_count) for _ in range(READS))
     return Figures("a row per point, in SQLite", row_count, write_s, path.stat().st_size, read_s)
 
 
 def write_table(path: Path, row_count: int) -> float:
     """Insert them; return the seconds."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("CREATE TABLE points (run TEXT, key TEXT, step INTEGER, time INTEGER, value)")
-        db.execute("CREATE INDEX by_run ON points (run, key, step)")
-        began_s = time.perf_counter()
-        for first in range(0, row_count, SLICE_ROWS_MAX):
-            steps = range(first, min(first + SLICE_ROWS_MAX, row_count))
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany("INSERT INTO points VALUES (?, ?, ?, ?, ?)", points_of(steps))
-            db.execute("COMMIT")
-        took_s = time.perf_counter() - began_s
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return took_s
+    return fill_table(path, map(points_of, slices_of(row_count)))
 
 
-def points_of(steps: range) -> Iterator[tuple[str, str, int, int, float]]:
+def points_of(steps: range) -> Iterator[Point]:
     """Yield rows of the table."""
     for step in steps:
         for index, key in enumerate(KEYS):
             yield RUN, key, step, step * 1_000, value_of(step, index)
 
 
-def read_table(path: Path, row_count: int) -> float:
+def time_table(path: Path, row_count: int) -> float:
     """Read a metric in full; return the seconds."""
-    query = "SELECT step, time, value FROM points WHERE run = ? AND key = ? ORDER BY step"
     with closing(sqlite3.connect(path)) as db:
         began_s = time.perf_counter()
-        found = db.execute(query, (RUN, KEY)).fetchall()
+        found = read_table(db, RUN, KEY)
         took_s = time.perf_counter() - began_s
     assert [(step, value) for step, _, value in found] == [
         (step, value_of(step, 3)) for step in range(row_count)
@@ -225,19 +211,12 @@ def read_table(path: Path, row_count: int) -> float:
 
 def measure_trackio(python: str, directory: Path, row_count: int) -> Figures | None:
     """Have trackio keep them; None: it is not installed there."""
-    if subprocess.run(
-        [python, "-c", "import trackio"], capture_output=True, check=False
-    ).returncode:
+    trackio = Trackio(python, directory)
+    if not trackio.is_there():
         return None
     core = min(os.sched_getaffinity(0))
-    done = subprocess.run(
-        ["taskset", "-c", str(core), python, "-c", TRACKIO, str(row_count), str(SLICE_ROWS_MAX)],
-        env=os.environ | {"TRACKIO_DIR": str(directory), "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    write_s, size_bytes, read_s = done.stdout.split()[-3:]
+    told = trackio.run(TRACKIO, str(row_count), str(SLICE_ROWS_MAX), core=core)
+    write_s, size_bytes, read_s = told.split()[-3:]
     return Figures("trackio", row_count, float(write_s), int(size_bytes), float(read_s))
 
 
