@@ -1,7 +1,7 @@
 """`pillion export`: the rows of runs, for other programs."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,16 @@ from pillion._history import History
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
-from pillion_sidecar.cli_common import RUN_HELP, DataDir, Listen, asking, complete_run, make_console
+from pillion_sidecar.cli_common import (
+    RUN_HELP,
+    DataDir,
+    Listen,
+    asking,
+    complete_run,
+    make_console,
+    show,
+)
+from pillion_sidecar.errors import SettingsError
 from pillion_sidecar.exporting import Format, format_of, write
 from pillion_sidecar.safety import count_text
 
@@ -32,21 +41,47 @@ def export(
     output: Annotated[str, typer.Option(help="The file; `-`: standard output.")] = "-",
     address: Listen = None,
     data_dir: DataDir = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Tell as JSON what was written; needs --output.")
+    ] = False,
 ) -> None:
     """Write the rows of runs to a file, exactly as logged. Works without a sidecar too."""
     path = None if output == "-" else Path(output)
-    console = make_console()
+    is_shown = path is not None and not as_json and sys.stdout.isatty()
     with (
         asking(address, data_dir) as ask,
-        ProgressBar(
-            transient=True, disable=path is None or not sys.stdout.isatty(), console=console
-        ) as bar,
+        ProgressBar(transient=True, disable=not is_shown, console=make_console()) as bar,
     ):
+        if as_json and path is None:
+            raise SettingsError(
+                "--json tells what was written to a file: name one with --output. For rows as JSON "
+                "on standard output say --format jsonl."
+            )
         form = form or format_of(path)
         found = [ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run for run in runs]
-        row_count = write([_RunRows(ask, bar, run, key or []) for run in found], form, path)
-    if path is not None:
-        print(f"{count_text(row_count, 'row')} of {count_text(len(runs), 'run')} in {path}.")
+        row_counts = write([_RunRows(ask, bar, run, key or []) for run in found], form, path)
+    if path is None:
+        return
+    if as_json:
+        show(None, export_json(path, form, found, row_counts), as_json=True)
+    else:
+        print(f"{count_text(sum(row_counts), 'row')} of {count_text(len(runs), 'run')} in {path}.")
+
+
+def export_json(
+    path: Path, form: Format, runs: Sequence[run_pb2.Run], row_counts: Sequence[int]
+) -> dict[str, Any]:
+    """Return what was written, as `--json` tells it."""
+    return {
+        "path": str(path),
+        "format": form.value,
+        "size_bytes": path.stat().st_size,
+        "row_count": sum(row_counts),
+        "runs": [
+            {"run_id": run.run_id, "name": run.name, "row_count": row_count}
+            for run, row_count in zip(runs, row_counts, strict=True)
+        ],
+    }
 
 
 class _RunRows:

@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
+from types import NoneType
 from typing import IO, Any, Protocol
 
 from pillion._histogram import Histogram
@@ -59,10 +62,8 @@ class RunRows(Protocol):
         """Return its rows, each with `AXES`; of whatever else it holds, the names are metrics."""
 
 
-def write(runs: Sequence[RunRows], form: Format, path: Path | None) -> int:
-    """Write the rows of runs to a file, or to standard output.
-
-    The rows of one run at a time are in memory; for Parquet, those of all.
+def write(runs: Sequence[RunRows], form: Format, path: Path | None) -> list[int]:
+    """Write the rows of runs to a file, or to standard output. Those of one at a time are held.
 
     Args:
         runs: What is written, in order.
@@ -70,44 +71,55 @@ def write(runs: Sequence[RunRows], form: Format, path: Path | None) -> int:
         path: The file; None: standard output.
 
     Returns:
-        How many rows they had.
+        How many rows of each run were written.
 
     Raises:
         SettingsError: pyarrow is needed and not installed, or the file cannot be made.
         DiskError: The file cannot be written.
     """
+    write_form = {
+        Format.PARQUET: _write_parquet,
+        Format.CSV: _write_csv,
+        Format.JSONL: _write_lines,
+    }[form]
     with _opened(path) as file:
-        if form is Format.PARQUET:
-            return _write_parquet([row for run in runs for row in run.rows()], file)
-        return _write_csv(runs, file) if form is Format.CSV else _write_lines(runs, file)
+        return write_form(runs, file)
 
 
-def _write_lines(runs: Iterable[RunRows], file: IO[bytes]) -> int:
-    row_count = 0
+def _write_lines(runs: Sequence[RunRows], file: IO[bytes]) -> list[int]:
+    row_counts = []
     for run in runs:
+        row_count = 0
         for row in run.rows():
             file.write(f"{json.dumps(_jsonable(row), ensure_ascii=False)}\n".encode())
             row_count += 1
-    return row_count
+        row_counts.append(row_count)
+    return row_counts
 
 
-def _write_csv(runs: Sequence[RunRows], file: IO[bytes]) -> int:
+def _write_csv(runs: Sequence[RunRows], file: IO[bytes]) -> list[int]:
     class Lines:
         write = staticmethod(lambda line: file.write(line.encode()))
 
     names = dict.fromkeys((*AXES, *(key for run in runs for key in run.metrics())))
     writer = csv.DictWriter(Lines, list(names), lineterminator="\n")
     writer.writeheader()
-    row_count = 0
+    row_counts = []
     for run in runs:
+        row_count = 0
         # What came after the names were told may have others, and is left out.
         for row in takewhile(lambda row: row.keys() <= names.keys(), run.rows()):
             writer.writerow({name: _cell(value) for name, value in row.items()})
             row_count += 1
-    return row_count
+        row_counts.append(row_count)
+    return row_counts
 
 
-def _write_parquet(rows: Sequence[dict[str, Any]], file: IO[bytes]) -> int:
+def _write_parquet(runs: Sequence[RunRows], file: IO[bytes]) -> list[int]:
+    """Write a row group, or several, per run; the columns' types are looked up in all runs before.
+
+    What comes after that may have others, and is left out.
+    """
     try:
         import pyarrow as pa  # noqa: PLC0415 - large, and only this needs it
         from pyarrow import parquet  # noqa: PLC0415
@@ -116,24 +128,67 @@ def _write_parquet(rows: Sequence[dict[str, Any]], file: IO[bytes]) -> int:
             "Parquet is written by pyarrow, which is not installed here. Run `pip install "
             "pyarrow`, or export --format csv or jsonl."
         ) from None
-    names = dict.fromkeys((*AXES, *(key for row in rows for key in row)))
-    columns = {name: _uniform([row.get(name) for row in rows]) for name in names}
-    arrays = {name: pa.array(values) for name, values in columns.items()}
-    parquet.write_table(pa.table(arrays), file)
-    return len(rows)
+    columns: dict[str, _Column] = {name: _Column() for name in AXES}
+    row_counts = [_look_through(run, columns) for run in runs]
+    arrow_types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()} | {
+        datetime: pa.timestamp("us", tz="UTC"),
+        NoneType: pa.null(),
+    }
+    types = {name: column.type() for name, column in columns.items()}
+    schema = pa.schema({name: arrow_types[each] for name, each in types.items()})
+    with parquet.ParquetWriter(file, schema) as writer:
+        for run, row_count in zip(runs, row_counts, strict=True):
+            rows = run.rows()
+            arrays = [
+                pa.array(
+                    [_typed(row.get(name), types[name]) for row in islice(rows, row_count)],
+                    schema.field(name).type,
+                )
+                for name in types
+            ]
+            del rows  # before the next run's are read
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    return row_counts
 
 
-def _uniform(values: list[Any]) -> list[Any]:
-    """Return a column's values in one type that holds them all exactly."""
-    types = {type(value) for value in values if value is not None}
-    if types == {int, float}:
-        is_exact = all(abs(value) <= EXACT_MAX for value in values if type(value) is int)
-        make: Any = float if is_exact else str
-    elif len(types) > 1 or not types.isdisjoint({dict, list, Histogram}):
-        make = _text
-    else:
-        return values
-    return [None if value is None else make(value) for value in values]
+@dataclass
+class _Column:
+    """What a column of Parquet has to hold."""
+
+    types: set[type] = field(default_factory=set)
+    is_exact: bool = True
+    """Whether all of its integers are exact as doubles."""
+
+    def take_in(self, value: Any) -> None:
+        self.types.add(type(value))
+        if type(value) is int and abs(value) > EXACT_MAX:
+            self.is_exact = False
+
+    def type(self) -> type:
+        """Return the type that holds all values exactly; texts hold what nothing else does."""
+        types = self.types - {NoneType}
+        if types == {int, float}:
+            return float if self.is_exact else str
+        if len(types) > 1 or not types.isdisjoint({dict, list, Histogram}):
+            return str
+        return types.pop() if types else NoneType
+
+
+def _look_through(run: RunRows, columns: dict[str, _Column]) -> int:
+    """Have columns take in what a run's rows hold; return how many rows it has."""
+    row_count = 0
+    for row in run.rows():
+        for name, value in row.items():
+            columns.setdefault(name, _Column()).take_in(value)
+        row_count += 1
+    return row_count
+
+
+def _typed(value: Any, wanted: type) -> Any:
+    """Return a value as its column has it."""
+    if value is None or type(value) is wanted:
+        return value
+    return float(value) if wanted is float else _text(value)
 
 
 def _cell(value: Any) -> Any:

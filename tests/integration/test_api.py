@@ -161,6 +161,17 @@ def test_rows_are_exported_exactly(
     assert (table[0]["seed"], table[2]["loss"], table[7]["loss"]) == (BIG, -math.inf, 0.25)
     assert [row["mixed"] for row in table][1:3] == [1.0, 0.5]
     assert [row["big"] for row in table][3:5] == [str(BIG), "0.5"]
+    told = json.loads(export("two", "run-one", "--json", "--output", str(path)))
+    assert told == {
+        "path": str(path),
+        "format": "parquet",
+        "size_bytes": path.stat().st_size,
+        "row_count": 8,
+        "runs": [
+            {"run_id": "run-two", "name": "two", "row_count": 1},
+            {"run_id": "run-one", "name": "one", "row_count": 7},
+        ],
+    }
     sidecar.stop()
     rows = list(csv.DictReader(io.StringIO(export("run-one"))))
     assert (rows[0]["seed"], rows[1]["loss"], rows[4]["text"]) == (str(BIG), "NaN", 'he said, "no"')
@@ -177,3 +188,4 @@ def test_what_cannot_be_exported_is_said(export: Callable[..., Any], tmp_path: P
     assert ".parquet, .csv or .jsonl" in export("run-one", "--output", "rows.txt", code=1)
     missing = str(tmp_path / "missing" / "rows.csv")
     assert "cannot be written" in export("run-one", "--output", missing, code=1)
+    assert "name one with --output" in export("run-one", "--json", code=1)

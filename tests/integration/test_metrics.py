@@ -109,7 +109,9 @@ def inodes_of(pid: int) -> set[str]:
     """Return the inodes of a process's sockets."""
     inodes = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since it was listed: none that listens
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # closed since it was listed: none that listens
             link = str(fd.readlink())
             if link.startswith("socket:["):
                 inodes.add(link[8:-1])

@@ -4,6 +4,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from pillion_sidecar.exporting import Format, write
@@ -41,20 +42,42 @@ class FakeRun:
         return rows
 
 
-@pytest.mark.parametrize("form", [Format.CSV, Format.JSONL])
+@pytest.mark.parametrize("form", Format)
 def test_the_rows_of_one_run_at_a_time_are_held(form: Format, tmp_path: Path) -> None:
     """Each run's are let go of before the next one's are read."""
     runs = [FakeRun("a"), FakeRun("b"), FakeRun("c")]
     for number, run in enumerate(runs):
         run.others = tuple(runs[:number])
-    assert write(runs, form, tmp_path / "rows") == 6
-    assert len((tmp_path / "rows").read_text().splitlines()) == 6 + (form is Format.CSV)
+    assert write(runs, form, tmp_path / "rows") == [2, 2, 2]
+    if form is Format.PARQUET:
+        file = pyarrow.parquet.ParquetFile(tmp_path / "rows")
+        assert (file.metadata.num_rows, file.num_row_groups) == (6, 3)
+    else:
+        assert len((tmp_path / "rows").read_text().splitlines()) == 6 + (form is Format.CSV)
 
 
 def test_rows_with_metrics_that_came_after_the_names_are_left_out(tmp_path: Path) -> None:
     """A run that goes on gives what it had when the columns were named."""
     run = FakeRun("a", {"a": 2, "new": 1}, {"a": 3})
-    assert write([run], Format.CSV, tmp_path / "rows") == 2
+    assert write([run], Format.CSV, tmp_path / "rows") == [2]
     assert (tmp_path / "rows").read_text() == (
         "_run,_ordinal,_step,_time,a\na,0,0,null,0\na,1,0,null,1\n"
     )
+
+
+def test_a_column_of_parquet_holds_what_all_runs_have_in_it(tmp_path: Path) -> None:
+    """Numbers of one run and texts of another are texts; where there are only numbers, doubles."""
+    first, second = (
+        FakeRun("a", {"x": 1, "y": 1, "z": 2**60}),
+        FakeRun("b", {"x": 0.5, "y": "two", "z": 0.5, "only": True}),
+    )
+    assert write([first, second], Format.PARQUET, tmp_path / "rows") == [3, 3]
+    table = pyarrow.parquet.read_table(tmp_path / "rows")
+    assert [str(table.schema.field(name).type) for name in ("x", "y", "z", "only", "a")] == [
+        *("double", "string", "string", "bool", "int64")
+    ]
+    last = [row for row in table.to_pylist() if row["_ordinal"] == 2]
+    assert [(row["y"], row["z"], row["only"]) for row in last] == [
+        ("1", str(2**60), None),
+        ("two", "0.5", True),
+    ]
