@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pillion_trainer.cli import main
-from pillion_trainer.config import ConfigurationError, TrainingConfig, load_config
+from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.config_file import load_config
 
 
 def test_the_defaults_are_a_valid_configuration() -> None:
@@ -22,9 +23,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         TrainingConfig(lora_r=0, learning_rate=-1.0, precision="int4", eval_share=0.9)
     assert caught.value.mistakes == (
         "lora_r is 0: give a whole number of at least 1",
-        "learning_rate is -1.0: give a number above 0",
-        "precision is 'int4': give one of fp32, bf16, fp16",
         "eval_share is 0.9: give a number from 0 to 0.5",
+        "precision is 'int4': give one of fp32, bf16, fp16",
+        "learning_rate is -1.0: give a number above 0",
     )
 
 
@@ -35,11 +36,11 @@ def test_mistakes_of_file_and_flags_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_config(file, {"epochs": "many", "data": str(tmp_path / "none.txt")})
     assert caught.value.mistakes == (
-        "learning_rat is no option: did you mean learning_rate?",
-        "batch_size is 'eight': give a whole number",
-        "target_modules is (): give one or more names, joined by commas",
-        "epochs is 'many': give a number",
+        f"{file}, line 1: learning_rat is no option: did you mean learning_rate?",
+        f"{file}, line 3: target_modules is (): give one or more names, joined by commas",
         f"data is {str(tmp_path / 'none.txt')!r}: give a file that exists",
+        "epochs is 'many': give a number",
+        f"{file}, line 2: batch_size is 'eight': give a whole number",
     )
 
 

@@ -5,6 +5,7 @@ configuration come at once. `pillion_trainer.training` holds the whole fine-tune
 Trainer of your own is `pillion.integrations.transformers`.
 """
 
-from pillion_trainer.config import ConfigurationError, TrainingConfig, load_config
+from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.config_file import load_config
 
 __all__ = ["ConfigurationError", "TrainingConfig", "load_config"]

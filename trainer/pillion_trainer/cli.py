@@ -12,8 +12,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from pillion_trainer.config import ConfigurationError, TrainingConfig, load_config
+from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.config_file import load_config
+from pillion_trainer.options import kind_of
 from pillion_trainer.stopping import StopRequest
 
 FAILED = 1
@@ -125,11 +128,14 @@ def _prepare_process(threads: int | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pillion_trainer",
-        description="Fine-tune a causal language model with LoRA, logging to a Pillion sidecar.",
+        description="Fine-tune a causal language model with LoRA, DoRA or IA3, logged by Pillion.",
+        usage="%(prog)s [--config FILE] [--OPTION VALUE ...]",
         allow_abbrev=False,
     )
     own = parser.add_argument_group("this process")
-    own.add_argument("--config", type=Path, metavar="FILE.toml", help="options as TOML; flags win")
+    own.add_argument(
+        "--config", type=Path, metavar="FILE", help="options as TOML or YAML; flags win"
+    )
     own.add_argument("--address", help="where the sidecar listens; else as the client finds it")
     own.add_argument("--run-id", help="the id of the run, to resume or to know it")
     own.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch")
@@ -137,17 +143,25 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument(
         "--prepare", action="store_true", help="make the built-in base model, if need be, and end"
     )
-    training = parser.add_argument_group("the training")
     for option in fields(TrainingConfig):
+        if heading := option.metadata["group"]:
+            group = parser.add_argument_group(heading)
         names = [option.metadata["flag"], option.name.replace("_", "-")]
-        default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
-        training.add_argument(
+        group.add_argument(
             *(f"--{name}" for name in names if name),
             dest=option.name,
             metavar="VALUE",
-            help=f"{option.metadata['help']}{'' if default in (None, '') else f' ({default})'}",
+            nargs="?" if kind_of(option) is bool else None,
+            const="true" if kind_of(option) is bool else None,
+            help=f"{option.metadata['help']}{_default_in_words(option.default)}",
         )
     return parser
+
+
+def _default_in_words(default: Any) -> str:
+    if default in (None, "", ()):
+        return ""
+    return f" ({str(default).lower()})" if isinstance(default, bool) else f" ({default})"
 
 
 def _given(options: argparse.Namespace) -> dict[str, str]:

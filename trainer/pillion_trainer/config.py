@@ -1,20 +1,41 @@
-"""The configuration of a fine-tune: what can be set, what a value may be, where it is read from.
+"""The configuration of a fine-tune: what can be set, and what a value may be.
 
-`TrainingConfig` is the only list of options: flags, TOML keys, checks and help come from its
+`TrainingConfig` is the only list of options: flags, keys of files, checks and help come from its
 fields. Nothing heavy is imported, so mistakes are told at once; what only the libraries or the
 machine know (names of optimisers, whether fp16 works) is checked by `machine.py`.
 """
 
 import difflib
-import math
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pillion_trainer.contradictions import TINY, contradictions
+from pillion_trainer.options import (
+    A_FILE,
+    ABOVE_ZERO,
+    ANY_NAMES,
+    BELOW_ONE,
+    NOT_EMPTY,
+    NOT_NEGATIVE,
+    SOME_NAMES,
+    Rule,
+    at_least,
+    mistake_of,
+    normal,
+    one_of,
+    option,
+)
+
+METHODS = ("lora", "dora", "ia3")
+QUANTIZATIONS = ("none", "8bit", "4bit")
 PRECISIONS = ("fp32", "bf16", "fp16")
-TINY = "tiny"
+DATA_FORMATS = ("auto", "chat", "completion", "text")
+LOG_MODEL = ("none", "end", "checkpoint", "best")
+LATEST = "latest"
+
+_LOCAL = ("/", "./", "../", "~")
 
 
 class ConfigurationError(ValueError):
@@ -25,125 +46,168 @@ class ConfigurationError(ValueError):
         super().__init__("\n".join(self.mistakes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """What a value must satisfy; `remedy` goes on after "give"."""
-
-    holds: Callable[[Any], bool]
-    remedy: str
-
-
-def _option(default: Any, meaning: str, rule: _Rule | None = None, *, flag: str = "") -> Any:
-    """Declare a field with its help, its rule and a second, shorter flag."""
-    return field(default=default, metadata={"help": meaning, "rule": rule, "flag": flag})
-
-
-def _at_least(least: int) -> _Rule:
-    return _Rule(lambda value: value >= least, f"a whole number of at least {least}")
-
-
-def _exists_if_local(model: str) -> bool:
-    return bool(model) and (not model.startswith(("/", "./", "../", "~")) or _is_folder(model))
-
-
 def _is_folder(path: str) -> bool:
     return Path(path).expanduser().is_dir()
 
 
-def _is_file(path: str | None) -> bool:
-    return path is None or Path(path).expanduser().is_file()
-
-
-_NOT_EMPTY = _Rule(lambda value: value is None or value != "", "a text that is not empty")
-_ABOVE_ZERO = _Rule(lambda value: math.isfinite(value) and value > 0, "a number above 0")
-_NOT_NEGATIVE = _Rule(lambda value: math.isfinite(value) and value >= 0, "0 or a number above it")
-_NAMES = _Rule(lambda value: value and all(value), "one or more names, joined by commas")
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """All that decides a fine-tune. Raises `ConfigurationError` with every mistake at once."""
+    """All that decides a fine-tune. Raises `ConfigurationError` with every mistake at once.
 
-    model: str = _option(
+    Lists may be given for tuples and paths for texts. A default that depends on other options is
+    None in their place and is filled in, so that every value is there afterwards; see `_filled_in`.
+    """
+
+    model: str = option(
         TINY,
         "the built-in small model (tiny), a folder, or a hub id",
-        _Rule(_exists_if_local, "tiny, a folder that exists, or a hub id"),
+        Rule(
+            lambda model: model and (not model.startswith(_LOCAL) or _is_folder(model)),
+            "tiny, a folder that exists, or a hub id",
+        ),
+        group="the base model",
     )
-    data: str | None = _option(
+    revision: str | None = option(None, "the commit, tag or branch of a hub id", NOT_EMPTY)
+    quantization: str = option(
+        "none", "load the base in none, 8bit or 4bit; needs a CUDA GPU", one_of(*QUANTIZATIONS)
+    )
+    quantization_type: str = option("nf4", "of 4bit: nf4 or fp4", one_of("nf4", "fp4"))
+    quantization_double: bool = option(True, "of 4bit: quantise the scales too")
+
+    method: str = option(
+        "lora", "lora, dora or ia3; QLoRA is lora on a base in 4bit", one_of(*METHODS), group="PEFT"
+    )
+    lora_r: int = option(8, "the rank of the LoRA matrices", at_least(1), flag="r")
+    lora_alpha: float = option(
+        16.0, "the LoRA scale; alpha / r multiplies the update", ABOVE_ZERO, flag="alpha"
+    )
+    lora_dropout: float = option(
+        0.0, "the share of LoRA inputs dropped in training", BELOW_ONE, flag="dropout"
+    )
+    lora_bias: str = option(
+        "none",
+        "biases that are trained: none, all or lora_only",
+        one_of("none", "all", "lora_only"),
+    )
+    use_rslora: bool = option(False, "alpha / sqrt(r) multiplies the update instead")
+    target_modules: tuple[str, ...] | None = option(
         None,
-        'a .txt file, or .jsonl of {"text": ...}; else the built-in logbook',
-        _Rule(_is_file, "a file that exists"),
+        "the layers that are adapted, by the end of their names, or all-linear; else all-linear "
+        "for LoRA and DoRA, and what PEFT knows of the architecture for IA3",
+        SOME_NAMES,
     )
-    output_dir: str | None = _option(
-        None, "where adapter and checkpoints go; else outputs/RUN_ID", _NOT_EMPTY
+    feedforward_modules: tuple[str, ...] | None = option(
+        None, "of IA3: which of them are scaled at their input; else PEFT's choice", SOME_NAMES
     )
-    project: str | None = _option(None, "the project of the run", _NOT_EMPTY)
-    name: str | None = _option(None, "the name of the run", _NOT_EMPTY)
-    group: str | None = _option(None, "the group of the run", _NOT_EMPTY)
-    tags: tuple[str, ...] = _option(
-        (), "tags of the run", _Rule(all, "names joined by commas, none of them empty")
+    modules_to_save: tuple[str, ...] = option(
+        (), "layers that are trained whole, and saved with the adapter", ANY_NAMES
     )
 
-    lora_r: int = _option(8, "the rank of the LoRA matrices", _at_least(1), flag="r")
-    lora_alpha: float = _option(
-        16.0, "the LoRA scale; alpha / r multiplies the update", _ABOVE_ZERO, flag="alpha"
+    data: str | None = option(
+        None,
+        "a .jsonl, .json, .csv, .parquet or text file; else the built-in logbook",
+        A_FILE,
+        group="the data",
     )
-    lora_dropout: float = _option(
-        0.0,
-        "the share of LoRA inputs dropped in training",
-        _Rule(lambda value: 0 <= value < 1, "a number from 0 to below 1"),
-        flag="dropout",
+    data_format: str = option(
+        "auto", "auto (by the columns), chat, completion or text", one_of(*DATA_FORMATS)
     )
-    target_modules: tuple[str, ...] = _option(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        "the layers that get LoRA matrices, by the end of their names",
-        _NAMES,
+    sequence_length: int = option(
+        None,
+        "tokens per sample at most, or per block of text (128 for tiny, else 1024)",
+        at_least(8),
     )
+    eval_data: str | None = option(None, "a file to evaluate on, as data", A_FILE)
+    eval_share: float = option(
+        None,
+        "the share of data kept for evaluation (0.1; 0 with eval_data)",
+        Rule(lambda value: 0 <= value <= 0.5, "a number from 0 to 0.5"),  # noqa: PLR2004
+    )
+    dataloader_workers: int = option(0, "processes that prepare batches; 0: none", at_least(0))
 
-    learning_rate: float = _option(5e-3, "the highest learning rate", _ABOVE_ZERO)
-    optimizer: str = _option("adamw_torch", "the optimiser, as transformers names it", _NOT_EMPTY)
-    scheduler: str = _option("cosine", "the schedule, as transformers names it", _NOT_EMPTY)
-    warmup_steps: int = _option(5, "steps until the learning rate is at its highest", _at_least(0))
-    weight_decay: float = _option(0.0, "the weight decay", _NOT_NEGATIVE)
-    max_grad_norm: float = _option(1.0, "gradients are clipped to this norm", _ABOVE_ZERO)
-    precision: str = _option(
-        "fp32",
-        "fp32, bf16 or fp16",
-        _Rule(PRECISIONS.__contains__, "one of " + ", ".join(PRECISIONS)),
+    epochs: float = option(
+        None, "passes over the data, where max_steps is 0 (3)", ABOVE_ZERO, group="the training"
     )
-    batch_size: int = _option(8, "blocks per device and forward pass", _at_least(1))
-    gradient_accumulation_steps: int = _option(1, "forward passes per step", _at_least(1))
-    epochs: float = _option(3.0, "passes over the data, where max_steps is 0", _ABOVE_ZERO)
-    max_steps: int = _option(
-        120, "steps; 0 goes by epochs, as with --epochs or --data", _at_least(0)
+    max_steps: int = option(
+        None, "steps; 0 goes by epochs (0; 120 where neither epochs nor data is given)", at_least(0)
     )
-    sequence_length: int = _option(128, "tokens per block", _at_least(8))
-    seed: int = _option(
+    batch_size: int = option(8, "samples per device and forward pass", at_least(1))
+    eval_batch_size: int | None = option(
+        None, "the same in evaluations; else batch_size", at_least(1)
+    )
+    gradient_accumulation_steps: int = option(1, "forward passes per step", at_least(1))
+    gradient_checkpointing: bool = option(False, "compute activations twice, to save memory")
+    precision: str = option("fp32", "fp32, bf16 or fp16", one_of(*PRECISIONS))
+    seed: int = option(
         42,
         "the seed of everything random",
-        _Rule(lambda value: 0 <= value < 2**32, "a whole number from 0 to below 2**32"),
+        Rule(lambda value: 0 <= value < 2**32, "a whole number from 0 to below 2**32"),
     )
 
-    eval_share: float = _option(
-        0.1,
-        "the share of blocks kept for evaluation; 0 evaluates nothing",
-        _Rule(lambda value: 0 <= value <= 0.5, "a number from 0 to 0.5"),  # noqa: PLR2004
+    learning_rate: float = option(
+        None,
+        "the highest learning rate (5e-3 for tiny, else 2e-4)",
+        ABOVE_ZERO,
+        group="the optimiser",
     )
-    logging_interval_steps: int = _option(1, "steps between logged rows", _at_least(1))
-    eval_interval_steps: int = _option(
-        20, "steps between evaluations; 0 evaluates at the end only", _at_least(0)
+    optimizer: str = option("adamw_torch", "the optimiser, as transformers names it", NOT_EMPTY)
+    scheduler: str = option("cosine", "the schedule, as transformers names it", NOT_EMPTY)
+    warmup_steps: int = option(
+        None,
+        "steps until the learning rate is at its highest (5; 0 with warmup_ratio)",
+        at_least(0),
     )
-    checkpoint_interval_steps: int = _option(0, "steps between checkpoints; 0 none", _at_least(0))
+    warmup_ratio: float = option(0.0, "the same as a share of all steps", BELOW_ONE)
+    weight_decay: float = option(0.0, "the weight decay", NOT_NEGATIVE)
+    adam_beta1: float = option(0.9, "Adam's decay of the mean", BELOW_ONE)
+    adam_beta2: float = option(0.999, "Adam's decay of the variance", BELOW_ONE)
+    adam_epsilon: float = option(1e-8, "Adam's smallest divisor", ABOVE_ZERO)
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm", ABOVE_ZERO)
+
+    logging_interval_steps: int = option(
+        1, "steps between logged rows", at_least(1), group="what is logged and kept"
+    )
+    eval_interval_steps: int = option(
+        20, "steps between evaluations; 0 evaluates at the end only", at_least(0)
+    )
+    checkpoint_interval_steps: int = option(0, "steps between checkpoints; 0 none", at_least(0))
+    checkpoints_kept: int = option(2, "so many checkpoints are kept, the latest", at_least(1))
+    resume_from: str | None = option(
+        None,
+        "go on from a checkpoint's folder, or from the latest in output_dir",
+        Rule(lambda value: value == LATEST or _is_folder(value), "latest, or a folder that exists"),
+    )
+    log_model: str = option(
+        "end", "what becomes an artifact: none, end, checkpoint or best", one_of(*LOG_MODEL)
+    )
+    output_dir: str | None = option(
+        None, "where adapter and checkpoints go; else outputs/RUN_ID", NOT_EMPTY
+    )
+
+    project: str | None = option(None, "the project of the run", NOT_EMPTY, group="the run")
+    name: str | None = option(None, "the name of the run", NOT_EMPTY)
+    group: str | None = option(None, "the group of the run", NOT_EMPTY)
+    tags: tuple[str, ...] = option((), "tags of the run", ANY_NAMES)
 
     def __post_init__(self) -> None:
-        """Check every field, then tell all mistakes."""
-        mistakes = [
-            mistake
-            for each in fields(self)
-            for mistake in _mistakes(each, getattr(self, each.name))
-        ]
+        """Fill in what depends on other options, check everything, then tell all mistakes."""
+        values = _filled_in({each.name: getattr(self, each.name) for each in fields(self)})
+        if mistakes := find_mistakes(values):
+            raise ConfigurationError(*(sentence for _, sentence in mistakes))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
+        """Return the configuration that `as_dict` gave, or any other by the options' names.
+
+        Raises:
+            ConfigurationError: every mistake, names that are no options included.
+        """
+        mistakes = find_mistakes(values)
         if mistakes:
-            raise ConfigurationError(*mistakes)
+            raise ConfigurationError(*(sentence for _, sentence in mistakes))
+        return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """Return every option by its name, sequences as lists."""
@@ -153,89 +217,52 @@ class TrainingConfig:
         }
 
 
-def load_config(file: Path | None, flags: Mapping[str, str]) -> TrainingConfig:
-    """Read a configuration from a TOML file and from flags; a flag wins.
+def find_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return every mistake in the options that were given, as their name and a sentence.
 
-    Args:
-        file: TOML with the fields of `TrainingConfig` as top-level keys, or None.
-        flags: the text given for each field by its name.
-
-    Raises:
-        ConfigurationError: all mistakes of file and flags together.
+    Names that are no options come first, then values that are wrong by themselves, then those that
+    contradict each other; what is wrong by itself is not told again as a contradiction.
     """
     known = {each.name: each for each in fields(TrainingConfig)}
-    table, mistakes = _read_toml(file) if file else ({}, [])
-    values: dict[str, Any] = {}
-    for name, value in {**table, **{name: _Text(text) for name, text in flags.items()}}.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see --help for the options"
-            mistakes.append(f"{name} is no option: {hint}")
-            continue
-        read = _from_text(known[name], value) if isinstance(value, _Text) else _from_toml(value)
-        found = _mistakes(known[name], read)
-        mistakes += found
-        if not found:
-            values[name] = read
-    if mistakes:
-        raise ConfigurationError(*mistakes)
-    if values.keys() & {"epochs", "data"}:
-        values.setdefault("max_steps", 0)  # the number of steps is made for the built-in text
-    return TrainingConfig(**values)
+    found = [(name, _unknown(name)) for name in given if name not in known]
+    values = _filled_in({name: value for name, value in given.items() if name in known})
+    wrong = {name: told for name in known if (told := mistake_of(known[name], values[name]))}
+    right = _filled_in({name: given[name] for name in given if name in known.keys() - wrong.keys()})
+    changed = {name for name in known if right[name] != known[name].default}
+    return [
+        *found,
+        *wrong.items(),
+        *(
+            (each.name, each.in_words(right))
+            for each in contradictions(right, changed)
+            if not {each.name, each.other} & wrong.keys()
+        ),
+    ]
 
 
-class _Text(str):
-    """A value as it was typed, to be read as the field's kind."""
-
-    __slots__ = ()
-
-
-_KIND_REMEDIES: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    str | None: "a text",
-    tuple[str, ...]: "a list of texts",
-}
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, [each.name for each in fields(TrainingConfig)], n=1)
+    hint = f"did you mean {near[0]}?" if near else "see --help for the options"
+    return f"{name} is no option: {hint}"
 
 
-def _read_toml(file: Path) -> tuple[dict[str, Any], list[str]]:
-    try:
-        return tomllib.loads(file.expanduser().read_text(encoding="utf-8")), []
-    except (OSError, ValueError) as error:
-        return {}, [f"config is {str(file)!r}: {error}; give a readable TOML file"]
-
-
-def _from_toml(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _from_text(option: Field[Any], text: str) -> Any:
-    """Return what the text says, or the text itself where it cannot be read as the field's kind."""
-    if option.type == tuple[str, ...]:
-        return tuple(part.strip() for part in text.split(",")) if text else ()
-    if option.type not in (int, float):
-        return str(text)
-    try:
-        return int(text) if option.type is int else float(text)
-    except ValueError:
-        return str(text)
-
-
-def _mistakes(option: Field[Any], value: Any) -> list[str]:
-    """Return what is wrong with one value: nothing, or one sentence."""
-    rule: _Rule | None = option.metadata["rule"]
-    remedy = None
-    if not _is_of_kind(option.type, value):
-        remedy = _KIND_REMEDIES[option.type]
-    elif rule and not rule.holds(value):
-        remedy = rule.remedy
-    return [f"{option.name} is {value!r}: give {remedy}"] if remedy else []
-
-
-def _is_of_kind(kind: Any, value: Any) -> bool:
-    if kind == tuple[str, ...]:
-        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _filled_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options in their normal form, with the defaults that depend on other options."""
+    values = {
+        each.name: normal(each, given.get(each.name, each.default))
+        for each in fields(TrainingConfig)
+    }
+    is_tiny = values["model"] == TINY
+    is_for_built_in_text = values["data"] is None and values["epochs"] is None
+    dependent = {
+        "learning_rate": 5e-3 if is_tiny else 2e-4,
+        "sequence_length": 128 if is_tiny else 1024,
+        "max_steps": 120 if is_for_built_in_text else 0,
+        "epochs": 3.0,
+        "eval_share": 0.1 if values["eval_data"] is None else 0.0,
+        "warmup_steps": 5 if values["warmup_ratio"] == 0 else 0,
+    }
+    for name, default in dependent.items():
+        if values[name] is None:
+            values[name] = default
+    return values

@@ -3,20 +3,16 @@
 Uses the run it is given; starting and finishing that run is the caller's (`cli.py`).
 """
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -27,17 +23,12 @@ from transformers import (
 
 from pillion.integrations.hardware import describe_libraries, describe_machine
 from pillion.integrations.transformers import PillionCallback, Run
-from pillion_trainer.base_model import ensure_base_model, in_lines
-from pillion_trainer.config import TINY, ConfigurationError, TrainingConfig
+from pillion_trainer.config import TrainingConfig
 from pillion_trainer.dataset import Dataset, load_dataset
 from pillion_trainer.guard import GuardCallback
 from pillion_trainer.machine import refuse_the_impossible
+from pillion_trainer.models import CHECKPOINTING, load_model, with_adapter
 from pillion_trainer.stopping import StopRequest
-
-CHECKPOINTS_KEPT = 2
-"""Older checkpoints are removed."""
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +92,14 @@ def fine_tune(
     set_seed(config.seed)
     output_dir = Path(config.output_dir or f"outputs/{run.id}").expanduser().absolute()
 
-    model, tokenizer = _load_model(config, base_dir, say)
+    model, tokenizer = load_model(config, base_dir, say)
     dataset = load_dataset(
         config.data,
         tokenizer,
         sequence_length=config.sequence_length,
         eval_share=config.eval_share,
     )
-    model = _with_lora(model, config)
+    model = with_adapter(model, config)
     run.config.update(_hyperparameters(config, model, dataset))
     _announce(say, config, model, dataset, output_dir)
 
@@ -141,44 +132,6 @@ def _silent(_line: str) -> None:
     pass
 
 
-def _load_model(
-    config: TrainingConfig, base_dir: Path | None, say: Callable[[str], None]
-) -> tuple[Any, Any]:
-    """Return the base model and its tokenizer; the built-in one is made where it is missing."""
-    source = Path(config.model).expanduser()
-    if config.model == TINY:
-        source = base_dir or ensure_base_model(progress=in_lines(say))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
-        model = AutoModelForCausalLM.from_pretrained(str(source), dtype=_DTYPES[config.precision])
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"model is {config.model!r}: {error}") from error
-    tokens_max = getattr(model.config, "max_position_embeddings", None) or math.inf
-    if config.sequence_length > tokens_max:
-        raise ConfigurationError(
-            f"sequence_length is {config.sequence_length}, but {config.model} reads no more "
-            f"than {tokens_max}: give {tokens_max} or less"
-        )
-    model.config.use_cache = False
-    return model, tokenizer
-
-
-def _with_lora(model: Any, config: TrainingConfig) -> Any:
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=list(config.target_modules),
-    )
-    try:
-        return get_peft_model(model, lora)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"target_modules is {', '.join(config.target_modules)!r}: {error}"
-        ) from error
-
-
 def _arguments(
     config: TrainingConfig, dataset: Dataset, output_dir: Path, *, is_watched: bool
 ) -> Any:
@@ -188,13 +141,16 @@ def _arguments(
         learning_rate=config.learning_rate,
         optim=config.optimizer,
         lr_scheduler_type=config.scheduler,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=config.warmup_ratio or config.warmup_steps,  # below 1 it is a share
         weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        adam_epsilon=config.adam_epsilon,
         max_grad_norm=config.max_grad_norm,
         bf16=config.precision == "bf16",
         fp16=config.precision == "fp16",
         per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.eval_batch_size or config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
@@ -208,26 +164,40 @@ def _arguments(
         prediction_loss_only=True,
         save_strategy="steps" if config.checkpoint_interval_steps else "no",
         save_steps=config.checkpoint_interval_steps or 1,
-        save_total_limit=CHECKPOINTS_KEPT,
+        save_total_limit=config.checkpoints_kept,
+        metric_for_best_model="eval_loss" if config.log_model == "best" else None,
+        greater_is_better=False if config.log_model == "best" else None,
         label_names=["labels"],
         use_cpu=not torch.accelerator.is_available(),
+        dataloader_num_workers=config.dataloader_workers,
         dataloader_pin_memory=torch.accelerator.is_available(),
         report_to=[],
         disable_tqdm=not is_watched,
+        **_checkpointing(config),
     )
 
 
-_NO_HYPERPARAMETERS = {"output_dir", "project", "name", "group", "tags"}
+def _checkpointing(config: TrainingConfig) -> dict[str, Any]:
+    """Return what has activations computed twice, by the name that this transformers knows."""
+    if not config.gradient_checkpointing:
+        return {}
+    known = {each.name for each in fields(TrainingArguments)}
+    name = "activation" if "activation_checkpointing" in known else "gradient"
+    return {f"{name}_checkpointing": True, f"{name}_checkpointing_kwargs": CHECKPOINTING}
+
+
+_NO_HYPERPARAMETERS = {"output_dir", "resume_from", "log_model", "project", "name", "group", "tags"}
 """Options that say where a run goes, not what comes out."""
 
 
 def _hyperparameters(config: TrainingConfig, model: Any, dataset: Dataset) -> dict[str, Any]:
     """Return all that decides the outcome, options by their names, the rest in groups.
 
-    LoRA's are in the group `lora`, as peft has resolved them.
+    The adapter's are in a group `lora` (of DoRA too) or `ia3`, as peft has resolved them.
     """
     trainable, total = model.get_nb_trainable_parameters()
     architecture = model.base_model.model
+    bits = getattr(architecture.config, "quantization_config", None)
     options = {
         name: value
         for name, value in config.as_dict().items()
@@ -235,12 +205,15 @@ def _hyperparameters(config: TrainingConfig, model: Any, dataset: Dataset) -> di
     }
     return {
         **options,
-        "lora": _plain(model.active_peft_config.to_dict()),
+        "ia3" if config.method == "ia3" else "lora": _plain(model.active_peft_config.to_dict()),
         "architecture": {"class": type(architecture).__name__}
         | _plain(architecture.config.to_dict()),
         "parameters_trainable": trainable,
         "parameters_total": total,
-        "quantization": getattr(architecture.config, "quantization_config", None) or "none",
+        "trainable_share": trainable / total,
+        "quantization_config": _plain(bits if isinstance(bits, dict) else bits.to_dict())
+        if bits
+        else {},
         "dataset": dataset.as_dict(),
         "hardware": describe_machine(),
         "libraries": describe_libraries(),
@@ -269,14 +242,21 @@ def _announce(
 ) -> None:
     trainable, total = model.get_nb_trainable_parameters()
     say(
-        f"{config.model}: {total:,} parameters, {trainable:,} of them in LoRA matrices "
-        f"(r {config.lora_r}, alpha {config.lora_alpha:g})"
+        f"{config.model}: {total:,} parameters, {trainable:,} of them trained "
+        f"({_method_in_words(config)})"
     )
     say(
         f"{dataset.name}: {len(dataset.train)} blocks of {config.sequence_length} tokens "
         f"to learn from, {len(dataset.evaluation)} to evaluate on"
     )
     say(f"output: {output_dir}")
+
+
+def _method_in_words(config: TrainingConfig) -> str:
+    if config.method == "ia3":
+        return "IA3"
+    name = {"lora": "LoRA", "dora": "DoRA"}[config.method]
+    return f"{name}, r {config.lora_r}, alpha {config.lora_alpha:g}"
 
 
 def _summary(result: FineTune) -> dict[str, Any]:
