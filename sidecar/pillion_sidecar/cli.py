@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +23,8 @@ from pillion_sidecar import (
     cli_artifacts,
     cli_compare,
     cli_runs,
+    cli_spool,
     logs,
-    spooled_files,
     waiting,
 )
 from pillion_sidecar.cli_common import (
@@ -46,10 +45,8 @@ from pillion_sidecar.cli_import import import_runs
 from pillion_sidecar.cli_wandb import configure
 from pillion_sidecar.cli_watch import watch
 from pillion_sidecar.doctor import Verdict, checks_view, examine
-from pillion_sidecar.errors import PillionError, SettingsError, StateError
 from pillion_sidecar.rendering import user_text
 from pillion_sidecar.rendering_status import status_json, status_view
-from pillion_sidecar.safety import bytes_text, count_text
 from pillion_sidecar.settings import AlertLevelMin, LogFormat, LogLevel, WandbMode, load
 
 EXIT_TIMEOUT = 3
@@ -66,12 +63,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-spool_app = typer.Typer(
-    help="What trainers without a sidecar have left: list, send or delete it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(spool_app, name="spool")
+app.add_typer(cli_spool.app, name="spool")
 app.add_typer(cli_artifacts.app, name="artifacts")
 app.command()(cli_artifacts.gc)
 app.command()(cli_compare.compare)
@@ -87,13 +79,6 @@ app.command(context_settings={"ignore_unknown_options": True})(cli_runs.tag)
 app.command()(cli_runs.note)
 app.command("rm")(delete_runs)
 app.command("import")(import_runs)
-
-SpoolDir = Annotated[
-    Path | None, typer.Option(help="Where the files are. [PILLION_SPOOL_DIR]", show_default=False)
-]
-Files = Annotated[
-    list[Path] | None, typer.Argument(help="Paths, or names in the directory.", metavar="FILE...")
-]
 
 
 @app.command()
@@ -410,71 +395,6 @@ def sync(
         raise typer.Exit(1)
 
 
-@spool_app.command("ls")
-def spool_ls(spool_dir: SpoolDir = None, as_json: Json = False) -> None:
-    """List what waits."""
-    with refusals_told():
-        directory = load(spool_dir=spool_dir).spool_dir
-        files = spooled_files.look(directory)
-    shape = {"directory": str(directory), "files": [file.as_json() for file in files]}
-    if not files and not as_json:
-        print(f"Nothing waits in {directory}.")
-        return
-    show(spooled_files.files_table(files), shape, as_json=as_json)
-    if not as_json:
-        print(
-            f"\nIn {directory}. A sidecar takes by itself what waits there: `pillion serve`. "
-            "`pillion spool send` sends files to another."
-        )
-
-
-@spool_app.command("send")
-def spool_send(
-    files: Files = None,
-    every: Annotated[bool, typer.Option("--all", help="All that wait in the directory.")] = False,
-    address: Listen = None,
-    data_dir: DataDir = None,
-    spool_dir: SpoolDir = None,
-) -> None:
-    """Send files to a sidecar; each is deleted once it is kept there."""
-    with (
-        asking(address, data_dir) as ask,
-        ProgressBar(transient=True, disable=not sys.stdout.isatty(), console=make_console()) as bar,
-    ):
-        failure_count = 0
-        for path in _chosen(files, spool_dir, every=every):
-            task = bar.add_task(escape(path.name), total=path.stat().st_size)
-            try:
-                run_id = spooled_files.send(path, ask, partial(bar.advance, task))
-            except PillionError as error:
-                failure_count += 1
-                print(error, file=sys.stderr)
-            else:
-                print(f"Run {run_id}: {path.name} is kept by the sidecar.")
-    raise typer.Exit(min(failure_count, 1))
-
-
-@spool_app.command("rm")
-def spool_rm(
-    files: Files = None,
-    every: Annotated[bool, typer.Option("--all", help="All that wait in the directory.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    spool_dir: SpoolDir = None,
-) -> None:
-    """Delete files for good."""
-    with refusals_told():
-        paths = _chosen(files, spool_dir, every=every)
-        looks = [spooled_files.look_at(path) for path in paths]
-        if alive := [file.path.name for file in looks if file.state == "writing"]:
-            raise StateError(f"{alive[0]} is in use: its writer lives, or a sidecar is taking it.")
-    size = bytes_text(sum(file.size_bytes for file in looks))
-    question = f"Delete {count_text(len(paths), 'file')} ({size})? No sidecar has what is in them."
-    if paths and (yes or typer.confirm(question)):
-        for path in paths:
-            spooled_files.delete(path)
-            print(f"{path.name} is deleted.")
-
-
 @app.command()
 def demo(
     online: Annotated[
@@ -501,9 +421,9 @@ def train(context: typer.Context) -> None:
 
 
 @app.command()
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """Print the version."""
-    print(__version__)
+    print(json.dumps({"version": __version__}) if as_json else __version__)
 
 
 def _version_told(is_asked: bool) -> None:
@@ -519,13 +439,3 @@ def _before_the_command(
         typer.Option("--version", help="Print the version.", callback=_version_told, is_eager=True),
     ] = False,
 ) -> None: ...
-
-
-def _chosen(files: list[Path] | None, spool_dir: Path | None, *, every: bool) -> list[Path]:
-    directory = load(spool_dir=spool_dir).spool_dir
-    if every:
-        states = {"waiting"}
-        return [file.path for file in spooled_files.look(directory) if file.state in states]
-    if not files:
-        raise SettingsError("Name the files, or say --all. `pillion spool ls` lists them.")
-    return spooled_files.find(files, directory)

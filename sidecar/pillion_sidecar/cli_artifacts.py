@@ -95,6 +95,7 @@ def get(
     project: Project = "",
     address: Listen = None,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Write the files of a version below a directory, each compared with its digest.
 
@@ -104,12 +105,15 @@ def get(
         found, _ = _one(ask, artifact, project)
         root = output or Path(f"{found.name}-{found.version}")
         elsewhere = [file for file in found.files if file.reference_uri]
-        with _disk_told(root), _bar(found) as bar:
+        with _disk_told(root), _bar(found, is_shown=not as_json and sys.stdout.isatty()) as bar:
             for file in found.files:
                 if not file.reference_uri:
                     _get_file(ask, found, file, root, bar)
     kept = len(found.files) - len(elsewhere)
-    print(f"{found.name}:{found.version}: {count_text(kept, 'file')} in {root}")
+    if as_json:
+        show(None, artifact_json(found) | {"directory": str(root)}, as_json=True)
+    else:
+        print(f"{found.name}:{found.version}: {count_text(kept, 'file')} in {root}")
     for file in elsewhere:
         print(f"{file.name} is only referred to: {file.reference_uri}", file=sys.stderr)
 
@@ -159,14 +163,14 @@ def _get_file(
     write_file(root, file.name, file.sha256, pieces())
 
 
-def _bar(artifact: record_pb2.Artifact) -> Progress:
+def _bar(artifact: record_pb2.Artifact, *, is_shown: bool) -> Progress:
     """Make a progress bar that people see, and nobody else."""
     bar = Progress(
         *Progress.get_default_columns(),
         DownloadColumn(),
         TextColumn(""),
         console=make_console(),
-        disable=not sys.stdout.isatty(),
+        disable=not is_shown,
         transient=True,
     )
     total: Any = sum(file.size_bytes for file in artifact.files if not file.reference_uri)
