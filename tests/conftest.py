@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from postgresql import PostgresqlServer, postgresql_server
 from processes import WAIT_S, SidecarProcess, environment
+from training import SMALL
 
 from pillion import _init
 
@@ -82,6 +83,15 @@ def run_python(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a base model to be tuned; needs the extra [trainer]."""
+    pytest.importorskip("peft", reason="needs the extra [trainer]")
+    from pillion_trainer.base_model import Recipe, ensure_base_model  # noqa: PLC0415 - torch
+
+    return ensure_base_model(tmp_path_factory.mktemp("base"), recipe=Recipe(**SMALL))
 
 
 @pytest.fixture(scope="session")

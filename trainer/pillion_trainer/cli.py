@@ -16,6 +16,7 @@ from typing import Any
 
 from pillion_trainer.config import ConfigurationError, TrainingConfig
 from pillion_trainer.config_file import load_config
+from pillion_trainer.failures import explanation, reason
 from pillion_trainer.options import kind_of
 from pillion_trainer.stopping import StopRequest
 
@@ -55,7 +56,6 @@ def _train(
     say: Callable[[str], None],
 ) -> int:
     """Fine-tune between `init` and `finish`; whatever happens, the run is finished."""
-    from pillion_trainer.guard import TrainingDivergedError  # noqa: PLC0415
     from pillion_trainer.machine import refuse_the_impossible  # noqa: PLC0415
     from pillion_trainer.training import fine_tune  # noqa: PLC0415
 
@@ -79,28 +79,28 @@ def _train(
         )
     except (ValueError, pillion.RefusedError) as error:
         raise ConfigurationError(str(error)) from error
-    exit_code, reason = FAILED, ""
+    exit_code, why = FAILED, ""
     try:
         result = fine_tune(config, run, stop=stop, say=None if options.quiet else say)
         exit_code = stop.exit_code
         say("stopped after the current step, as asked" if stop.is_made else result.in_words())
         say(f"adapter: {result.adapter_dir} ({result.adapter_size_bytes / 2**20:.1f} MiB)")
-    except ConfigurationError:
-        exit_code = MISTAKEN
+    except ConfigurationError as error:
+        exit_code, why = MISTAKEN, reason(error, config)
         raise
-    except TrainingDivergedError as error:
-        reason = str(error)
-        _complain(reason)
     except KeyboardInterrupt:
         exit_code = stop.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost frame: the run must know of it
-        reason = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+        why = reason(error, config)
+        if sentence := explanation(error, config):
+            _complain(sentence)
+        else:
+            traceback.print_exc()
     finally:
         if stop.is_made:
             run.finish(exit_code, state="STOPPED", reason=f"Stopped by {stop.signal_name}.")
         else:
-            run.finish(exit_code, reason=reason)
+            run.finish(exit_code, reason=why)
     return exit_code
 
 
