@@ -26,7 +26,8 @@ from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
 from pillion_sidecar.watching import Watch
 
-CONNECT_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 5.0
+"""One that is there answers at once, but where trainers have all the processors."""
 ANSWER_TIMEOUT_S = 30.0
 
 _Response = TypeVar("_Response")

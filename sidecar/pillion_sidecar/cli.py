@@ -114,6 +114,9 @@ def serve(
     drain_timeout_s: Annotated[
         float | None, typer.Option(help="How long a stop may take to deliver what is left.")
     ] = None,
+    store_wait_s: Annotated[
+        float | None, typer.Option(help="How long an answer may wait for the store.")
+    ] = None,
     disk_reserve_bytes: Annotated[
         int | None, typer.Option(help="Take nothing in while the disk has less room than that.")
     ] = None,
@@ -182,6 +185,7 @@ def serve(
             wandb_send_interval_s=wandb_send_interval_s,
             spool_dir=spool_dir,
             drain_timeout_s=drain_timeout_s,
+            store_wait_s=store_wait_s,
             disk_reserve_bytes=disk_reserve_bytes,
             metric_keys_max=metric_keys_max,
             anomalies=anomalies,

@@ -1,8 +1,8 @@
 """The service's questions: what was acked before a question is in its answer.
 
-The store is filled by another process, a little later. So each question first waits, within
-`FRESH_TIMEOUT_S`, until the store has the runs it is about; then it is answered in a thread. The
-store's threads are their own, few, and none of them is asyncio's: a database that hangs keeps
+The store is filled by another process, a little later. So each question first waits, within the
+setting `store_wait_s`, until the store has the runs it is about; then it is answered in a thread.
+The store's threads are their own, few, and none of them is asyncio's: a database that hangs keeps
 neither the start of a run nor the status waiting. What reads for long has one, with a bound and
 rests; see `reading_places.py`.
 """
@@ -41,8 +41,6 @@ from pillion_sidecar.uploader import Uploader
 from pillion_sidecar.validation import check_run_id
 from pillion_sidecar.watching import Watch
 
-FRESH_TIMEOUT_S = 5.0
-"""How long an answer may wait for the store; then it tells what there is."""
 STORE_THREADS = 4
 """So many short questions are answered from the store at once; the others wait for their turn."""
 OWNER_TIMEOUT_S = 2.0
@@ -167,7 +165,7 @@ class Queries:
         """Answer `ReadMetrics`, with messages that are encoded: that is not for the event loop."""
         metric_answers.check_selection(request)  # before anything is read
         ends = await self._ends([request.run_id])
-        await self._delivery.wait_for("store", ends, FRESH_TIMEOUT_S)
+        await self._delivery.wait_for("store", ends, self._settings.store_wait_s)
         responses = self._places.items(lambda: self._encoded_metrics(request))
         try:
             async for response in responses:
@@ -182,7 +180,7 @@ class Queries:
         watch, run_id = Watch(request), RunId(request.run_id)
         with self._watchers.place():
             ends = await self._ends([run_id])
-            await self._delivery.wait_for("store", ends, FRESH_TIMEOUT_S)
+            await self._delivery.wait_for("store", ends, self._settings.store_wait_s)
             while True:
                 seen = self._delivery.progress("store", run_id).offset
                 began_s = time.monotonic()
@@ -206,7 +204,7 @@ class Queries:
         shown, totals, places = await self._read_journal(read)
         if any(sink.undelivered_run_count for sink in totals.sinks) and not self._has_news:
             # Just started: what the workers have not told yet is not undelivered.
-            await self._delivery.wait_for_news(FRESH_TIMEOUT_S)
+            await self._delivery.wait_for_news(self._settings.store_wait_s)
             self._has_news = True
             shown, totals, places = await self._read_journal(read)
         room = await asyncio.wrap_future(self._journal.room())
@@ -265,7 +263,7 @@ class Queries:
         is_long: bool = False,
     ) -> _Response:
         with self._places.place() if is_long else nullcontext():
-            await self._delivery.wait_for("store", targets, FRESH_TIMEOUT_S)
+            await self._delivery.wait_for("store", targets, self._settings.store_wait_s)
             if is_long:
                 return await self._places.run(lambda: answer(self._store, request))
             return await self._read_store(lambda store: answer(store, request))

@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     """Where trainers that had no sidecar left what they logged."""
     drain_timeout_s: float = Field(default=20.0, gt=0, le=3600)
     """How long a stop may take to deliver what is left."""
+    store_wait_s: float = Field(default=5.0, ge=0, le=25)
+    """How long an answer may wait for the store; then it tells what there is. The commands wait for
+    an answer a little longer than the most: see `asking.py`."""
     disk_reserve_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Intake is refused while the journal's disk has less room than that."""
     artifact_keep_last: int = Field(default=0, ge=0)
