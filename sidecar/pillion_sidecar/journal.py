@@ -220,7 +220,7 @@ class Journal:
         return self._submit(fail)
 
     def catch_up(
-        self, cursors: Mapping[RunId, tuple[Offset, int]], *, is_store: bool
+        self, cursors: Mapping[RunId, tuple[Offset, int, str]], *, is_store: bool
     ) -> Future[None]:
         """Go on behind cursors that are beyond `last_offset`; see `Ledger.catch_up`."""
         return self._submit(lambda: self._ledger.catch_up(cursors, is_store=is_store))

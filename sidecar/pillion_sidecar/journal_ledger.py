@@ -350,21 +350,23 @@ class Ledger:
         log.error("journal entry damaged, put aside", extra=damaged)
         return True
 
-    def catch_up(self, cursors: Mapping[RunId, tuple[Offset, int]], *, is_store: bool) -> None:
+    def catch_up(self, cursors: Mapping[RunId, tuple[Offset, int, str]], *, is_store: bool) -> None:
         """Go on behind what a sink has, where that is beyond what is here: the log was cut.
 
         Args:
-            cursors: For each such run the sink's cursor, and the ordinal behind its last row.
+            cursors: For each such run the sink's cursor, the ordinal behind its last row, and the
+                W&B sink that it goes to.
             is_store: Whether other sinks can be given from there what is missing here; else it is
                 dropped.
         """
-        for run_id, (offset, next_ordinal) in cursors.items():
+        for run_id, (offset, next_ordinal, wandb_sink) in cursors.items():
             run = self._run(run_id)
             if run is None:
-                run = self._runs[run_id] = _Run(RunState.CRASHED, 0)
+                run = self._runs[run_id] = _Run(RunState.CRASHED, 0, wandb_sink=wandb_sink)
                 self._db.execute(
-                    "INSERT INTO runs (run_id, state, next_ordinal) VALUES (?, ?, 0)",
-                    (run_id, run.state),
+                    "INSERT INTO runs (run_id, state, next_ordinal, wandb_sink) "
+                    "VALUES (?, ?, 0, ?)",
+                    (run_id, run.state, wandb_sink),
                 )
             first, run.next_ordinal = run.next_ordinal, max(run.next_ordinal, next_ordinal)
             self._db.execute(

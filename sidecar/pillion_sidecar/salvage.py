@@ -31,6 +31,7 @@ from pillion_sidecar.records import (
     RunState,
     WriterId,
     decode_finish,
+    decode_start,
     lost_batch,
 )
 
@@ -46,7 +47,7 @@ _ENTRY = (
 _RUN = (
     "run_id, state, next_ordinal, last_offset, trimmed_offset, trimmed_ordinal, "
     "refused_row_count, refused_value_count, dropped_row_count, noted_row_count, project, name, "
-    "is_project_given, is_name_given, end"
+    "is_project_given, is_name_given, end, wandb_sink"
 )
 _WRITER = (
     "run_id, writer_id, last_sequence, state, environment, refused_row_count, "
@@ -216,11 +217,15 @@ class _Repair:
 
     def _complete_runs(self) -> None:
         """Have watermarks and counters of runs and writers cover all entries."""
-        self._db.execute(
-            "INSERT OR IGNORE INTO runs (run_id, state, next_ordinal, trimmed_ordinal) "
-            "SELECT run_id, ?, 0, min(first_ordinal) FROM entries GROUP BY run_id",
-            (RunState.RUNNING,),
-        )
+        for run_id, first_ordinal in self._db.execute(
+            "SELECT run_id, min(first_ordinal) FROM entries "
+            "WHERE run_id NOT IN (SELECT run_id FROM runs) GROUP BY run_id"
+        ).fetchall():
+            self._db.execute(
+                "INSERT INTO runs (run_id, state, next_ordinal, trimmed_ordinal, wandb_sink) "
+                "VALUES (?, ?, 0, ?, ?)",
+                (run_id, RunState.RUNNING, first_ordinal, self._wandb_sink(run_id)),
+            )
         self._db.execute(
             "UPDATE runs SET next_ordinal = max(next_ordinal, coalesce((SELECT "
             "max(first_ordinal + row_count) FROM entries WHERE run_id = runs.run_id), 0)), "
@@ -256,6 +261,19 @@ class _Repair:
                 "end_offset) VALUES (?, ?, ?, ?, x'', ?)",
                 (run_id, writer_id, sequence, state, offset if state > RunState.RUNNING else 0),
             )
+
+    def _wandb_sink(self, run_id: RunId) -> str:
+        """Return where a run goes at W&B by its start; to nobody if that cannot be told.
+
+        It may have been kept from W&B.
+        """
+        found = self._db.execute(
+            "SELECT payload FROM entries WHERE run_id = ? AND kind = ? ORDER BY offset LIMIT 1",
+            (run_id, EntryKind.START),
+        ).fetchone()
+        with suppress(Exception):  # its payload may be damaged too
+            return decode_start(found[0]).wandb.sink if found else ""
+        return ""
 
     def _close_gaps(self, run_id: RunId) -> None:
         """Report what is missing of a run, and put a lost range in its place."""

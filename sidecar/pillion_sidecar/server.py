@@ -346,10 +346,10 @@ class Sidecar:
         self._journal.know_versions(versions).result()
         self._journal.catch_up(stored, is_store=True).result()
         finished = {
-            run_id: (run.offset, run.row_count)
+            run_id: (run.offset, run.row_count, directory.name)
             for directory in self._settings.wandb_dirs
             for run_id, run in finished_runs(directory).items()
-            if run.offset > max(last, stored.get(run_id, (Offset(0), 0))[0])
+            if run.offset > max(last, stored.get(run_id, (Offset(0),))[0])
         }
         self._journal.catch_up(finished, is_store=False).result()
 

@@ -42,7 +42,7 @@ from pillion_sidecar.store_tables import (
     segments,
     signatures,
 )
-from pillion_sidecar.stored_run import PageKey, StoredRun, read_runs
+from pillion_sidecar.stored_run import PageKey, StoredRun, read_runs, target_of
 
 CONSOLE_RECORDS = 16
 """So many records of console lines are read at once; one may be of 1 MiB."""
@@ -149,18 +149,26 @@ class Store:
             cursor: Offset | None = connection.scalar(sa.select(runs.c.cursor).where(is_own))
         return cursor
 
-    def cursors(self, *, beyond: Offset) -> dict[RunId, tuple[Offset, int]]:
-        """Return each own run whose cursor is beyond an offset: that, its next row's ordinal."""
+    def cursors(self, *, beyond: Offset) -> dict[RunId, tuple[Offset, int, str]]:
+        """Return each own run whose cursor is beyond an offset.
+
+        With each its cursor, its next row's ordinal, and the W&B sink that it goes to.
+        """
+        last_ordinal = sa.func.max(signatures.c.last_ordinal)
         query = (
-            sa.select(runs.c.run_id, runs.c.cursor, sa.func.max(signatures.c.last_ordinal))
+            sa.select(runs.c.run_id, runs.c.cursor, runs.c.wandb, last_ordinal)
             .outerjoin(signatures)
             .where(runs.c.cursor > beyond, runs.c.owner == self.owner)
             .group_by(runs.c.run_id)
         )
         with self.snapshot() as connection:
             return {
-                RunId(run_id): (Offset(cursor), 0 if ordinal is None else ordinal + 1)
-                for run_id, cursor, ordinal in connection.execute(query)
+                RunId(run_id): (
+                    Offset(cursor),
+                    0 if ordinal is None else ordinal + 1,
+                    target_of(wandb).sink,
+                )
+                for run_id, cursor, wandb, ordinal in connection.execute(query)
             }
 
     def keys(self, run_id: RunId) -> list[str]:

@@ -94,7 +94,7 @@ def read_runs(connection: sa.Connection, query: sa.Select[Any]) -> list[StoredRu
         row["environment"] = _environment(row["environment"])
         row["state"] = RunState(row["state"])
         row["definitions"] = tuple(map(_definition, row.get("definitions", ())))
-        row["wandb"] = _target(row.get("wandb"))
+        row["wandb"] = target_of(row.get("wandb"))
     for run_id, last_rows in _last_rows(connection, [*rows]).items():
         row = rows[run_id]
         row["summary"] = _summary(last_rows, row["definitions"]) | row["summary"]
@@ -119,6 +119,13 @@ def logged_summaries(
         )
         for row in rows
     }
+
+
+def target_of(fields: dict[str, Any] | None) -> WandbTarget:
+    """Return where a run goes at W&B; before format 3 that was to a folder."""
+    if not fields:
+        return WandbTarget()
+    return WandbTarget(**fields | {"mode": TargetMode(fields["mode"])})
 
 
 def _last_rows(connection: sa.Connection, run_ids: Sequence[str]) -> dict[str, list[sa.Row[Any]]]:
@@ -166,13 +173,6 @@ def _figures(last_rows: Sequence[sa.Row[Any]]) -> dict[str, list[tuple[str, Figu
 def _definition(fields: dict[str, Any]) -> MetricDefinition:
     summaries = tuple(map(Summarizing, fields["summaries"]))
     return MetricDefinition(fields["name"], fields["step_metric"], summaries)
-
-
-def _target(fields: dict[str, Any] | None) -> WandbTarget:
-    """Return where a run goes at W&B; before format 3 that was to a folder."""
-    if not fields:
-        return WandbTarget()
-    return WandbTarget(**fields | {"mode": TargetMode(fields["mode"])})
 
 
 def _environment(fields: dict[str, Any]) -> Environment:

@@ -1119,9 +1119,9 @@ def test_journal_that_has_lost_its_end_goes_on_behind_the_sinks(
     last = books.journal.last_offset()
     assert last == books.entries()[-1].offset
     new = RunId("new")
-    stored = {RUN: (Offset(last + 3), 10), new: (Offset(last + 4), 0)}
+    stored = {RUN: (Offset(last + 3), 10, "wandb"), new: (Offset(last + 4), 0, "wandb-team")}
     books.journal.catch_up(stored, is_store=True).result(WAIT_S)
-    finished = {RUN: (Offset(last + 9), 12)}
+    finished = {RUN: (Offset(last + 9), 12, "wandb")}
     books.journal.catch_up(finished, is_store=False).result(WAIT_S)
     run = books.run()
     assert (run.row_count, run.last_offset, run.trimmed_offset) == (12, last + 9, last + 3)
@@ -1132,7 +1132,8 @@ def test_journal_that_has_lost_its_end_goes_on_behind_the_sinks(
     books.reopen()
     books.append(2)
     assert (books.entries()[-1].offset, books.entries()[-1].first_ordinal) == (last + 10, 12)
-    assert books.start(new).is_resumed
+    started = books.start(new)
+    assert (started.is_resumed, started.wandb_sink) == (True, "wandb-team")
 
 
 # What cannot be opened, and what is brought up to date.

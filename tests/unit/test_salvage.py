@@ -24,11 +24,18 @@ from pillion_sidecar.records import (
     RunId,
     RunStart,
     RunState,
+    TargetMode,
+    WandbTarget,
     WriterId,
     decode_batch,
 )
 
 RUNS = [RunId("one"), RunId("two"), RunId("three")]
+TARGETS = {
+    RUNS[0]: WandbTarget(TargetMode.DISABLED),
+    RUNS[1]: WandbTarget(),
+    RUNS[2]: WandbTarget(credential="team"),
+}
 WRITER = WriterId("w")
 BATCHES = 120
 ROWS = 3
@@ -51,8 +58,12 @@ def write(path: Path) -> None:
     """Write a journal with three runs: one lives, one has ended, one is trimmed half-way."""
     journal = open_journal(path)
     for run_id in RUNS:
-        start = RunStart(run_id, WRITER, "p", run_id, "", "", (), "", {}, Environment(), 1)
-        journal.start(start)
+        journal.start(
+            RunStart(
+                *(run_id, WRITER, "p", run_id, "", "", (), "", {}, Environment(), 1),
+                wandb=TARGETS[run_id],
+            )
+        )
     for sequence in range(1, BATCHES + 1):
         for run_id in RUNS:
             batch = CheckedBatch(run_id, WRITER, sequence, payload_of(run_id, sequence), ROWS)
@@ -135,6 +146,26 @@ def test_what_the_store_has_yet_to_delete_is_kept_in_mind(path: Path) -> None:
     journal = open_journal(path)
     assert journal.pending_deletions() == {run.run_id: run.last_offset}
     journal.close()
+
+
+def destinations(path: Path) -> dict[RunId, str]:
+    """Read where the runs go at W&B once the journal is salvaged."""
+    salvage.mark(path, "by mistake")
+    open_journal(path).close()
+    with JournalReader(path) as reader:
+        return reader.destinations()
+
+
+def test_runs_go_to_wandb_where_they_went_before(path: Path) -> None:
+    """Else a run that was kept from W&B would be uploaded there, or one by another key."""
+    assert destinations(path) == {RUNS[0]: "", RUNS[1]: "wandb", RUNS[2]: "wandb-team"}
+
+
+def test_a_run_known_by_its_entries_alone_goes_where_its_start_says(path: Path) -> None:
+    """And to nobody where that is gone too: it may have been kept from W&B."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DELETE FROM runs")
+    assert destinations(path) == {RUNS[0]: "", RUNS[1]: "wandb", RUNS[2]: ""}
 
 
 def test_sound_journal_loses_nothing(path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_sidecar_counts_only_its_own_cursors_and_versions(sharing: Sharing) ->
     """When it has lost its journal it goes on behind what it had itself, not behind others."""
     sharing.sink("a").start(Offset(500), start_of(A_RUN))
     sharing.sink("b").start(Offset(3), start_of(B_RUN))
-    assert sharing.store("b").cursors(beyond=Offset(2)) == {B_RUN: (3, 0)}
+    assert sharing.store("b").cursors(beyond=Offset(2)) == {B_RUN: (3, 0, "wandb")}
     assert sharing.store("c").cursors(beyond=Offset(0)) == {}
 
 
