@@ -16,12 +16,10 @@ from pillion_sidecar.cli_common import DataDir, Json, Listen, Run, asking, show,
 from pillion_sidecar.columns import decode_column
 from pillion_sidecar.errors import PeerError, StateError
 from pillion_sidecar.records import RunId
-from pillion_sidecar.rendering import plain_value, sparkline
+from pillion_sidecar.rendering import plain_value
 from pillion_sidecar.rendering_run import run_view, whole_run_json
+from pillion_sidecar.rendering_runs import TREND_POINTS, RunsView
 from pillion_sidecar.store import Store
-
-TREND_POINTS = 24
-"""Of a sparkline: so many blocks it has."""
 
 
 def list_runs(
@@ -62,14 +60,12 @@ def list_runs(
                 "three."
             )
         return
-    trends = {
-        run_id: sparkline([value for _, value in each], TREND_POINTS)
-        for run_id, each in points.items()
-    }
+    trends = {run_id: [value for _, value in each] for run_id, each in points.items()}
     shapes = [rendering.run_json(run) for run in runs]
     for shape in shapes if metric else ():
         shape["points"] = [[step, plain_value(value)] for step, value in points[shape["run_id"]]]
-    show(rendering.runs_table(runs, metric, trends), {"runs": shapes}, as_json=as_json)
+    view = RunsView(runs, metric, trends if metric else None)
+    show(view, {"runs": shapes}, as_json=as_json)
     if has_more and not as_json:
         print("More runs: --limit NUMBER shows as many, --filter and --project choose.")
 

@@ -6,16 +6,14 @@ The JSON shapes are part of the interface and described in `docs/cli.md`.
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.table import Table
 from rich.text import Text
 
 from pillion.v1 import record_pb2, run_pb2
 from pillion.values import Value, from_key_values
-from pillion_sidecar.compare import METRICS_PREFERRED
 from pillion_sidecar.records import ConsoleLines
 
 _STATE_STYLES = {
@@ -29,49 +27,6 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _WHOLE_MIN, _WHOLE_MAX = 1e4, 1e9
 """Between these, the digits behind the point tell nobody anything."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-def runs_table(
-    runs: Sequence[run_pb2.Run], metric: str = "", trends: Mapping[str, str] | None = None
-) -> Table:
-    """Show runs, one per line.
-
-    Args:
-        runs: The runs.
-        metric: What is shown of each; empty: that of the preferred ones which most of them have.
-        trends: Lines that show how it went, by run.
-    """
-    summaries = [from_key_values(run.summary) for run in runs]
-    metric = metric or _metric_of_most(summaries)
-    table = Table("ID", "NAME", "PROJECT", "STATE", box=None, pad_edge=False, header_style="bold")
-    for title in ("ROWS", "STEP", user_text(metric or "LOSS"), "STARTED", "TOOK"):
-        table.add_column(title, justify="right")
-    if trends:
-        table.add_column("")
-    for run, summary in zip(runs, summaries, strict=True):
-        value = summary.get(metric)
-        if isinstance(value, dict):  # as it was defined
-            value = value.get("last", next(iter(value.values()), None))
-        table.add_row(
-            run.run_id,
-            user_text(run.name),
-            user_text(run.project),
-            state_text(run),
-            f"{run.row_count:,}",
-            f"{run.last_step:,}" if run.HasField("last_step") else "-",
-            number_text(value),
-            time.strftime("%m-%d %H:%M", time.localtime(run.start_time.seconds)),
-            duration_text(run),
-            *([trends.get(run.run_id, "")] if trends else []),
-        )
-    return table
-
-
-def _metric_of_most(summaries: Sequence[Mapping[str, Value]]) -> str:
-    """Return the preferred metric that most have, the first of equals; empty: none has one."""
-    counts = {key: sum(key in summary for summary in summaries) for key in METRICS_PREFERRED}
-    best = max(counts, key=counts.__getitem__)
-    return best if counts[best] else ""
 
 
 def run_json(run: run_pb2.Run) -> dict[str, Any]:

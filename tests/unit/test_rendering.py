@@ -1,6 +1,5 @@
 """How answers look: whatever users log is shown as it is, and JSON is always JSON."""
 
-import io
 import json
 import math
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console, RenderableType
 
 from pillion.v1 import run_pb2
 from pillion.values import Value, to_key_values
@@ -16,24 +14,9 @@ from pillion_sidecar.rendering import (
     duration_text,
     number_text,
     run_json,
-    runs_table,
     sparkline,
     state_text,
 )
-
-HOSTILE = ["[/]", "[red]x", "loss[train]", "a:smile:", "\x1b[31mred", "[0]", "<b>", "ünï"]
-
-
-def shown(view: RenderableType) -> str:
-    """Print as the CLI does into a pipe."""
-    file = io.StringIO()
-    Console(file=file, width=160, highlight=False).print(view)
-    return file.getvalue()
-
-
-def cells(view: RenderableType, line: int = 1) -> list[str]:
-    """Return a line's cells that have no blanks in them."""
-    return shown(view).splitlines()[line].split()
 
 
 def run_of(**fields: Any) -> run_pb2.Run:
@@ -44,44 +27,6 @@ def run_of(**fields: Any) -> run_pb2.Run:
     )
     run.start_time.seconds, run.end_time.seconds = 1_000, 1_065
     return run
-
-
-def test_runs_are_one_per_line() -> None:
-    """A run shows what it is, how it stands, how far it came and how long it took."""
-    run = run_of(row_count=12_345, last_step=999, summary=to_key_values({"loss": 0.123456}))
-    assert cells(runs_table([run])) == [
-        *("r1", "name", "demo", "FINISHED", "12,345", "999", "0.12346"),
-        *cells(runs_table([run]))[7:9],  # the local time
-        *("1m", "05s"),
-    ]
-
-
-def test_missing_figures_are_dashes() -> None:
-    """A run without rows has no step and no loss."""
-    assert cells(runs_table([run_of()]))[4:7] == ["0", "-", "-"]
-
-
-def test_loss_of_the_evaluation_stands_before_others() -> None:
-    """Of several losses the one that counts is shown; text is none."""
-    summary = {"loss": 3.0, "train/loss": 2.0, "eval/loss": 1.0}
-    assert cells(runs_table([run_of(summary=to_key_values(summary))]))[6] == "1"
-    assert cells(runs_table([run_of(summary=to_key_values({"loss": "high"}))]))[6] == "-"
-
-
-def test_one_metric_is_shown_of_all_runs() -> None:
-    """That which most have, under its name; a run without it shows none in its place."""
-    summaries = [{"train/loss": 2.0}, {"train/loss": 3.0, "eval/loss": 1.0}, {"eval/acc": 1.0}]
-    table = runs_table([run_of(summary=to_key_values(summary)) for summary in summaries])
-    assert "train/loss" in cells(table, 0)
-    assert [cells(table, line)[6] for line in (1, 2, 3)] == ["2", "3", "-"]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_names_are_shown_as_they_are(text: str) -> None:
-    """A run's name is data: no markup, no picture, no control of the terminal."""
-    line = shown(runs_table([run_of(name=text)])).splitlines()[1]
-    assert text.replace("\x1b", "") in line
-    assert "\x1b" not in line
 
 
 @pytest.mark.parametrize(
