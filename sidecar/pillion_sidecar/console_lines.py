@@ -79,7 +79,8 @@ class ConsoleLines:
                     self._left_out_count += 1
                     continue
                 self._room_bytes -= size_bytes
-                if part_bytes + size_bytes > LINES_BYTES_MAX or len(part) == LINES_MAX:
+                line_count = len(part) + bool(self._left_out_count)  # a gap is told by a line, too
+                if part_bytes + size_bytes > LINES_BYTES_MAX or line_count >= LINES_MAX:
                     self._send(part, stream)
                     part, part_bytes = [], 0
                 if self._left_out_count:

@@ -90,3 +90,13 @@ def test_lines_that_come_at_once_make_bounded_records() -> None:
     sent: list[list[str]] = []
     ConsoleLines(lambda some, _: sent.append(some)).add(["x"] * (2 * LINES_MAX + 1), 1)
     assert [len(some) for some in sent] == [LINES_MAX, LINES_MAX, 1]
+
+
+def test_a_record_is_as_bounded_where_a_gap_is_told() -> None:
+    """The sidecar refuses a record of very many lines, and with it the rows of its batch."""
+    sent: list[list[str]] = []
+    lines = ConsoleLines(lambda some, _: sent.append(some), monotonic=lambda: 0.0)
+    too_long = "x" * BYTES_BURST
+    lines.add(["y"] * (LINES_MAX - 1) + [too_long] + ["y"] * (3 * LINES_MAX), 1)
+    assert max(map(len, sent)) == LINES_MAX
+    assert sum(map(len, sent)) == 4 * LINES_MAX  # with the gap's
