@@ -24,6 +24,8 @@ class WandbControl:
 
     def __init__(self, configuration: Configuration, delivery: Delivery) -> None:
         self._configuration, self._delivery = configuration, delivery
+        self._changing = asyncio.Lock()
+        """Held by one call of `configure` at a time."""
 
     def complete(self, start: RunStart) -> RunStart:
         """Put into a start what its writer leaves to the sidecar. A run's first writer's counts."""
@@ -41,8 +43,9 @@ class WandbControl:
 
     async def configure(self, request: pb2.ConfigureRequest) -> None:
         """Change the configuration, and try out what it says. Raises PeerError."""
-        credential = await asyncio.to_thread(self._configuration.configure, request)
-        await self._delivery.configure(self._configuration.accounts())
+        async with self._changing:
+            credential = await asyncio.to_thread(self._configuration.configure, request)
+            await self._delivery.configure(self._configuration.accounts())
         log.info("W&B configured", extra={"mode": self._configuration.mode.value})
         await self.try_out(credential)
 

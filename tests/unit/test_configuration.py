@@ -1,5 +1,6 @@
 """How W&B is set up: what counts before what, what is kept, and what is refused."""
 
+import asyncio
 import importlib.util
 import stat
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.configuration import Configuration
+from pillion_sidecar.delivery import Delivery
 from pillion_sidecar.errors import PeerError, SettingsError
 from pillion_sidecar.records import TargetMode, WandbTarget
 from pillion_sidecar.settings import Settings, WandbMode
+from pillion_sidecar.wandb_control import WandbControl
 from pillion_sidecar.wandb_keys import DEFAULT_BASE_URL
 
 KEY, OTHER_KEY = "k" * 40, "o" * 40
@@ -207,3 +210,17 @@ def test_files_that_cannot_be_read_are_named(home: Path) -> None:
     (home / "data" / "wandb.json").write_text("{")
     with pytest.raises(SettingsError, match="Delete it, and configure W&B again"):
         configuration(home)
+
+
+def test_changes_that_come_at_once_are_all_made(home: Path) -> None:
+    """One after the other: each begins with what the one before has made."""
+    made = configuration(home, wandb_mode=WandbMode.OFFLINE)
+    names = [f"key-{number}" for number in range(10)]
+
+    async def change() -> None:
+        control = WandbControl(made, Delivery(made._settings, made.accounts(), {}))
+        await asyncio.gather(*(control.configure(request(credential=name)) for name in names))
+
+    asyncio.run(change())
+    assert set(made.choices.servers) == {"", *names}
+    assert configuration(home).choices.servers == made.choices.servers
