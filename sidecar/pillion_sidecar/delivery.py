@@ -41,7 +41,10 @@ class Progress:
 
 
 class Delivery:
-    """Drives the workers. Used from the event loop only."""
+    """Drives the workers. Used from the event loop only, but for what `Queries` reads in a thread.
+
+    That is `sinks`, `sinks_of`, `progress` and `trouble`; a sink may be gone between two of them.
+    """
 
     def __init__(
         self,
@@ -146,11 +149,13 @@ class Delivery:
 
     def progress(self, sink: str, run_id: RunId) -> Progress:
         """Tell how far a sink has come with a run."""
-        return self._sinks[sink].progress.get(run_id, Progress())
+        found = self._sinks.get(sink)
+        return found.progress.get(run_id, Progress()) if found else Progress()
 
     def trouble(self, sink: str) -> str:
         """Tell why no worker delivers to a sink; empty if one does."""
-        return self._sinks[sink].supervisor.error
+        found = self._sinks.get(sink)
+        return found.supervisor.error if found else ""
 
     def through(self, sink: str) -> Offset:
         """Tell up to which offset the sink has confirmed everything."""

@@ -79,7 +79,8 @@ def totals(
     columns: dict[str, list[Standing]] = {sink: [] for sink in sinks}
     for _, standings in runs:
         for one in standings:
-            columns[one.sink].append(one)
+            if one.sink in columns:  # else it was taken away meanwhile
+                columns[one.sink].append(one)
     return run_pb2.StatusTotals(
         run_count=len(runs),
         running_run_count=sum(run.state is RunState.RUNNING for run, _ in runs),

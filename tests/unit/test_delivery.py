@@ -1,12 +1,13 @@
 """Delivery: what is trimmed is what every sink's present worker has reported."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pillion_sidecar import delivery
-from pillion_sidecar.delivery import Delivery
+from pillion_sidecar.delivery import Delivery, Progress
 from pillion_sidecar.records import Offset, RunId
 from pillion_sidecar.settings import Settings
 
@@ -165,3 +166,11 @@ def test_a_run_that_is_deleted_is_forgotten(reports: Reports) -> None:
     assert reports.deleted == [(RUN, 9)]
     reports.delivery.bind(RUN, "")
     assert reports.delivery.sinks_of(RUN) == ["store"]
+
+
+def test_a_sink_that_was_taken_away_may_still_be_asked_about(reports: Reports) -> None:
+    """A status is put together in a thread while W&B's set-up changes."""
+    reports.reach("wandb", 9)
+    asyncio.run(reports.delivery.configure({}))
+    assert reports.delivery.progress("wandb", RUN) == Progress()
+    assert reports.delivery.trouble("wandb") == ""

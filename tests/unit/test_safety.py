@@ -214,6 +214,13 @@ def test_no_runs_have_totals_too() -> None:
     assert [sink.sink for sink in total.sinks] == ["store"]
 
 
+def test_totals_leave_out_a_sink_that_was_taken_away_meanwhile() -> None:
+    """W&B may be set up anew while a status is put together."""
+    run = JournaledRun(RunId("r"), RunState.RUNNING, 100, Offset(9), Offset(0))
+    standings = [Standing(sink, 100, 0, 0.0, "") for sink in ("store", "wandb")]
+    assert [sink.sink for sink in totals(["store"], [(run, standings)]).sinks] == ["store"]
+
+
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
     [
