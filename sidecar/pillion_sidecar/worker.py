@@ -1,6 +1,6 @@
 """A sink's worker: a process that hands journaled entries to one sink, at the sink's own pace.
 
-Started by `delivery.py` with a socket as its only tie to the sidecar. It reads the journal by
+Started by `supervisor.py` with a socket as its only tie to the sidecar. It reads the journal by
 itself; the socket only carries JSON lines:
 
     sidecar → worker   the setup, first of all; {"wake": true}; {"drain": true}

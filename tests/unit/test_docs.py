@@ -13,6 +13,8 @@ from pillion.v1 import record_pb2, run_pb2, telemetry_service_pb2
 from pillion_sidecar import errors
 from pillion_sidecar.cli import app
 from pillion_sidecar.comparison_json import comparison_json, differences_json
+from pillion_sidecar.exposition import families
+from pillion_sidecar.metrics import REGISTRY
 from pillion_sidecar.rendering_run import whole_run_json
 from pillion_sidecar.rendering_status import status_json
 from pillion_sidecar.service import _CODES_BY_FAULT, _CODES_BY_REASON
@@ -131,6 +133,21 @@ def test_every_reason_of_an_error_is_documented() -> None:
         for error, reason in found | {("PeerError", "INVALID")}
     }
     assert [start for start in starts if not any(row.startswith(start) for row in rows)] == []
+
+
+def test_every_metric_of_the_sidecar_is_documented() -> None:
+    """Under the name that Prometheus sees."""
+    status = telemetry_service_pb2.GetStatusResponse(
+        totals=run_pb2.StatusTotals(sinks=[run_pb2.SinkTotals()]), workers=[run_pb2.WorkerStatus()]
+    )
+    names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in (*REGISTRY.collect(), *families(status))
+    }
+    documented = read("docs/cli.md")
+    own = sorted(name for name in names if name.startswith("pillion_"))
+    assert "pillion_append_seconds" in own
+    assert [name for name in own if f"`{name}`" not in documented] == []
 
 
 def test_every_rpc_is_documented() -> None:

@@ -1,7 +1,7 @@
 """Sinks: where journaled records are delivered to.
 
-A sink lives in a worker process of its own (`delivery.py` starts it, `worker.py` drives it) and is
-called from one thread. It keeps a cursor per run, together with its data: what it has confirmed,
+A sink lives in a worker process of its own (`supervisor.py` starts it, `worker.py` drives it) and
+is called from one thread. It keeps a cursor per run, together with its data: what it has confirmed,
 not what it was handed. After a restart delivery goes on behind that cursor, so whatever a sink has
 not confirmed it gets again, from the same place and in the same order.
 """

@@ -9,7 +9,7 @@ see `wandb_online.py`. When a run is complete, `wandb_folders.py` makes that dur
 A run that goes on after its end is handed over anew, from its first entry: `start` or `apply`
 raises SinkError, and `position` is 0. What the journal no longer has then comes from the store.
 
-This and `wandb_file.py` alone import wandb.
+This, `wandb_artifacts.py`, `wandb_file.py` and `wandb_links.py` alone import wandb.
 """
 
 import logging

@@ -53,10 +53,10 @@ class WandbArtifacts:
 
     def make(self, artifact: Artifact) -> Any:
         """Make the SDK's artifact; its files stay where they are. Raises ValueError, OSError."""
-        # Not at the top: the SDK's modules are there only once it is imported.
-        from importlib import import_module  # noqa: PLC0415
+        from wandb.sdk.artifacts.artifact_manifest_entry import (  # noqa: PLC0415 - as wandb is
+            ArtifactManifestEntry,
+        )
 
-        entry = import_module("wandb.sdk.artifacts.artifact_manifest_entry").ArtifactManifestEntry
         made = self._wandb.Artifact(
             name=artifact.name,
             type=artifact.type,
@@ -67,7 +67,8 @@ class WandbArtifacts:
             if file.reference_uri:
                 # `add_reference` would load the library of the place, and ask there.
                 uri, size = file.reference_uri, file.size_bytes or None
-                made.manifest.add_entry(entry(path=file.name, ref=uri, digest=uri, size=size))
+                entry = ArtifactManifestEntry(path=file.name, ref=uri, digest=uri, size=size)
+                made.manifest.add_entry(entry)
             else:
                 path = str(self._blobs.path(file.sha256))
                 made.add_file(path, name=file.name, policy="immutable", skip_cache=True)
