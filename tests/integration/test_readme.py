@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
 from pillion.v1 import record_pb2
@@ -21,6 +22,7 @@ def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.timeout(600)
 def test_the_examples_do_what_they_say(
     sidecar: Any, run_python: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -29,8 +31,12 @@ def test_the_examples_do_what_they_say(
     (tmp_path / "adapter" / "weights.bin").write_bytes(b"\1\2\3")
     for example in code_blocks("python"):
         trainer = run_python(example, PILLION_ADDRESS=sidecar.address)
-        _, errors = trainer.communicate(timeout=60)
+        is_fine_tune = "TrainingOrchestrator" in example
+        output, errors = trainer.communicate(timeout=400 if is_fine_tune else 60)
         assert trainer.returncode == 0, errors
+        if is_fine_tune:
+            told = [line.split()[:3] for line in output.splitlines()]
+            assert told == [["r4", "FINISHED", "20"], ["r16", "FINISHED", "20"]], output
         if "best_loss" in example:
             status = sidecar.call("GetStatus", pb2.GetStatusRequest())
             assert "All 100 rows of 1 run are on disk" in status.sentence

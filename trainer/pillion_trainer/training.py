@@ -16,6 +16,7 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
     default_data_collator,
     set_seed,
@@ -64,6 +65,17 @@ class _Bar(ProgressCallback):  # type: ignore[misc]
         """Print nothing: the run has it."""
 
 
+class _Plan(TrainerCallback):  # type: ignore[misc]
+    """Tells the run how many steps there will be, which only the Trainer knows."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Tell it."""
+        self._run.config.update({"steps_planned": state.max_steps})
+
+
 def fine_tune(
     config: TrainingConfig,
     run: Run,
@@ -110,7 +122,7 @@ def fine_tune(
         eval_dataset=dataset.evaluation if len(dataset.evaluation) else None,
         data_collator=default_data_collator,
         processing_class=tokenizer,
-        callbacks=[PillionCallback(run, describes=False), GuardCallback(stop)],
+        callbacks=[PillionCallback(run, describes=False), GuardCallback(stop), _Plan(run)],
     )
     trainer.remove_callback(ProgressCallback if is_watched else PrinterCallback)
     if is_watched:
