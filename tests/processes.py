@@ -119,16 +119,15 @@ class SidecarProcess:
 def environment(**more: str) -> dict[str, str]:
     """Return this process's environment without any Pillion or W&B settings, and with `more`.
 
-    No anomalies are looked for: that takes a process more per sidecar.
+    No anomalies are looked for, and no system is sampled: each takes a process more per sidecar.
     """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PILLION_", "WANDB_"))
     }
-    return (
-        kept | {"PILLION_ANOMALIES": "false", "NETRC": os.devnull} | more
-    )  # nor with a key that `wandb login` has left
+    kept |= {"PILLION_ANOMALIES": "false", "PILLION_SYSTEM_INTERVAL_S": "0"}
+    return kept | {"NETRC": os.devnull} | more  # nor with a key that `wandb login` has left
 
 
 def pids_below(pid: int) -> Sequence[int]:

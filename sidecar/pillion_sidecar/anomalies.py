@@ -1,7 +1,8 @@
 """Looks for anomalies in one run: gives each metric's values to its rules (`anomaly_rules.py`).
 
 Pure: rows in, findings out. Time comes in with the rows; how long a run has been silent is told.
-Metrics named `anomaly/...` are not looked at: they are what is found here.
+Metrics named `anomaly/...` are not looked at: they are what is found here. Those named `system/...`
+are for rules of the user's own, and are no sign that the training goes on.
 """
 
 import copy
@@ -14,6 +15,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
+from pillion.system import is_system
 from pillion_sidecar.anomaly_rules import (
     LEVELS,
     RULES_BY_KIND,
@@ -23,7 +25,7 @@ from pillion_sidecar.anomaly_rules import (
 from pillion_sidecar.anomaly_thresholds import Threshold
 from pillion_sidecar.columns import NUMBER_KINDS
 from pillion_sidecar.columns import kind_of as column_kind
-from pillion_sidecar.metric_kinds import kind_of
+from pillion_sidecar.metric_kinds import Kind, kind_of
 from pillion_sidecar.records import AlertLevel, Frame
 
 PREFIX = "anomaly/"
@@ -97,11 +99,10 @@ class Anomalies:
         columns = {
             key: column.astype(np.float64)
             for key, column in frame.columns.items()
-            if len(column) and column_kind(column) in NUMBER_KINDS and not key.startswith(PREFIX)
+            if len(column) and column_kind(column) in NUMBER_KINDS and self._is_looked_at(key)
         }
-        if not len(frame) or all(key.startswith(PREFIX) for key in frame.columns):
-            return []
-        self._note_times(frame)
+        if is_of_trainer(frame):
+            self._note_times(frame)
         found = sorted(
             (index, rule, key, evidence)
             for key, values in columns.items()
@@ -162,15 +163,21 @@ class Anomalies:
                 if evidence := threshold.feed(value):
                     yield index, "threshold", evidence
 
+    def _is_looked_at(self, key: str) -> bool:
+        return not key.startswith(PREFIX) and (not is_system(key) or bool(self._matching(key)))
+
     def _new(self, key: str) -> _Metric:
-        kind = kind_of(key)
+        kind = Kind.OTHER if is_system(key) else kind_of(key)
         rules = {name: make() for name, make in RULES_BY_KIND[kind].items()}
-        thresholds = [
+        return _Metric(NotANumber(kind), rules, self._matching(key))
+
+    def _matching(self, key: str) -> list[Threshold]:
+        """Return the user's rules on a metric, without what they have seen."""
+        return [
             copy.copy(threshold)
             for threshold in self._thresholds
             if threshold.metric == key or fnmatchcase(key, threshold.metric)
         ]
-        return _Metric(NotANumber(kind), rules, thresholds)
 
     def _finding(
         self, rule: str, key: str, place: tuple[int, int, int], evidence: str
@@ -178,6 +185,13 @@ class Anomalies:
         self._counts[rule] += 1
         if self._counts[rule] <= FINDINGS_MAX:
             yield Finding(rule, key, *place, self._counts[rule], evidence)
+
+
+def is_of_trainer(frame: Frame) -> bool:
+    """Tell whether rows were logged by a trainer: others are found here, or sampled."""
+    return len(frame) > 0 and any(
+        not key.startswith(PREFIX) and not is_system(key) for key in frame.columns
+    )
 
 
 def _place(frame: Frame, index: int) -> tuple[int, int, int]:

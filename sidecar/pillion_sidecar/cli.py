@@ -123,6 +123,9 @@ def serve(
     metric_keys_max: Annotated[
         int | None, typer.Option(help="How many metrics one run may have.")
     ] = None,
+    system_interval_s: Annotated[
+        float | None, typer.Option(help="Sample CPU, memory, disk and GPUs so often; 0: never.")
+    ] = None,
     anomalies: Annotated[
         bool | None,
         typer.Option("--anomalies/--no-anomalies", help="Look for anomalies, pass alerts on."),
@@ -188,6 +191,7 @@ def serve(
             store_wait_s=store_wait_s,
             disk_reserve_bytes=disk_reserve_bytes,
             metric_keys_max=metric_keys_max,
+            system_interval_s=system_interval_s,
             anomalies=anomalies,
             anomaly_rules=anomaly_rules or None,
             anomaly_stop=anomaly_stop or None,

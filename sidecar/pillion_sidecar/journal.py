@@ -173,6 +173,10 @@ class Journal:
         """Append what the sidecar itself has to say of a run; it does not live again by that."""
         return self._submit(lambda: self._ledger.note(batch), len(batch.payload))
 
+    def sample(self, batch: CheckedBatch) -> Future[None]:
+        """Append how a run's system does, if it has not ended and takes the metrics."""
+        return self._submit(lambda: self._ledger.sample(batch), len(batch.payload))
+
     def log_artifact(self, artifact: Artifact) -> Future[Artifact]:
         """Take an artifact whose files are kept; resolves to it with its version."""
         return self._submit(lambda: self._ledger.log_artifact(artifact))

@@ -86,7 +86,7 @@ class _Run:
     state: RunState
     next_ordinal: int
     noted_row_count: int = 0
-    """Of its rows, those that no writer has sent."""
+    """Of its rows, those that are not its trainers' own: found, or sampled."""
     refused_row_count: int = 0
     refused_value_count: int = 0
     project: str = ""
@@ -201,13 +201,20 @@ class Ledger:
         payload, row_count = batch.payload, batch.row_count
         if not batch.keys <= run.keys:
             payload, row_count = self._within_keys(batch, run)
-        run.noted_row_count += row_count
-        self._db.execute(
-            "UPDATE runs SET noted_row_count = ? WHERE run_id = ?",
-            (run.noted_row_count, batch.run_id),
-        )
+        self._count_noted(batch.run_id, run, row_count)
         self._insert(batch.run_id, _NOBODY, 0, EntryKind.BATCH, run, row_count, payload)
         self._end_again(batch.run_id, run)
+
+    def sample(self, batch: CheckedBatch) -> None:
+        """Append a batch as `note` does, but to a run that lives and takes all of it alone.
+
+        So a run does not end twice, nor is anything refused, that its trainer would be told of.
+        """
+        run = self._existing(batch.run_id)
+        new_count = len(batch.keys - run.keys)
+        has_room = len(run.keys) + new_count <= self._keys_max and not run.is_full
+        if run.state == RunState.RUNNING and (not new_count or has_room):
+            self.note(batch)
 
     def delete(self, run_id: RunId, cursor: Offset) -> None:
         """Delete a run that has ended and whose last offset is this; one that is not here too."""
@@ -270,6 +277,8 @@ class Ledger:
         writer.dropped_row_count += batch.dropped_row_count
         self._note_refused(writer, batch.refused_row_count, batch.refused_value_count)
         self._save_writer(run_id, writer_id, writer)
+        if batch.system_row_count:
+            self._count_noted(run_id, run, min(batch.system_row_count, row_count))
         self._insert(run_id, writer_id, sequence, EntryKind.BATCH, run, row_count, payload)
         return sequence
 
@@ -496,6 +505,13 @@ class Ledger:
             (run.refused_row_count, run.refused_value_count, batch.run_id),
         )
         return payload, batch.row_count - row_count
+
+    def _count_noted(self, run_id: RunId, run: _Run, row_count: int) -> None:
+        """Take it that so many of a run's rows move no trainer's next step."""
+        run.noted_row_count += row_count
+        self._db.execute(
+            "UPDATE runs SET noted_row_count = ? WHERE run_id = ?", (run.noted_row_count, run_id)
+        )
 
     def _check_duplicate(self, batch: CheckedBatch, run: _Run) -> None:
         values = (batch.run_id, batch.writer_id, batch.sequence, EntryKind.BATCH)

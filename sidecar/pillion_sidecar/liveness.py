@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pillion.process import ProcessIdentity, is_alive, process_identity
+from pillion_sidecar.environment import Gpu
 from pillion_sidecar.memory_kills import MemoryKills
 from pillion_sidecar.records import Environment, RunId, WriterId
 
@@ -32,6 +33,8 @@ class _Writer:
     stream_count: int = 0
     memory_kills: MemoryKills | None = None
     """Of its control group, since it was seen first; set with `process`."""
+    gpus: tuple[Gpu, ...] = ()
+    """That it may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Liveness:
         if process is not None and process != writer.process:
             writer.memory_kills = MemoryKills(process.pid)
         writer.process, writer.heard_s = process, self._monotonic()
+        writer.gpus = environment.gpus
         self._changed_s = writer.heard_s
 
     def known_in(self, metadata: Iterable[tuple[str, str | bytes]]) -> set[tuple[RunId, WriterId]]:
@@ -96,6 +100,18 @@ class Liveness:
     def is_live(self, run_id: RunId) -> bool:
         """Tell whether a run has a writer that has not ended."""
         return any(run_id == known for known, _ in self._writers)
+
+    def is_visible(self, environment: Environment) -> bool:
+        """Tell whether a writer's process can be seen from here."""
+        return environment.process is not None and self._is_visible(environment.process)
+
+    def visible(self) -> dict[RunId, list[tuple[ProcessIdentity, tuple[Gpu, ...]]]]:
+        """Return the processes that log to each run and can be seen from here, and their GPUs."""
+        found: dict[RunId, list[tuple[ProcessIdentity, tuple[Gpu, ...]]]] = {}
+        for (run_id, _), writer in self._writers.items():
+            if writer.process is not None:
+                found.setdefault(run_id, []).append((writer.process, writer.gpus))
+        return found
 
     def remove(self, run_id: RunId, writer_id: WriterId) -> None:
         """Look after a writer no longer: it has ended."""

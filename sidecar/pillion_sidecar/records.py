@@ -133,6 +133,10 @@ class CheckedBatch:
     """Rows that the writer could not keep so far, as it says."""
     refused_value_count: int = 0
     alerts: tuple["Alert", ...] = ()
+    last_step: int | None = None
+    """Of the last row with more in it than how the system does."""
+    system_row_count: int = 0
+    """Rows with nothing else in them; see `pillion.system`."""
 
 
 @dataclass(frozen=True, slots=True)

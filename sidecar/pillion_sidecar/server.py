@@ -43,6 +43,7 @@ from pillion_sidecar.notices import Notice, Notices
 from pillion_sidecar.pages import Pages
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import Offset, RunFinish, RunId, RunState
+from pillion_sidecar.sampling import Sampling
 from pillion_sidecar.service import MESSAGE_BYTES_MAX, TelemetryService, abort, handlers
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sidecar_id import make_id, owner_of
@@ -107,6 +108,7 @@ class Sidecar:
         self._blobs: Blobs
         self._queries: Queries
         self._deletions: Deletions
+        self._sampling: Sampling
         self._exposition: Exposition | None = None
         self.address = str(settings.address)
         """Where it listens; with port 0, the port that was given, once it does."""
@@ -203,8 +205,11 @@ class Sidecar:
         )
         self._wandb = WandbControl(self._configuration, self._delivery)
         self._uploader = Uploader(self._settings, self._wandb.upload_environment)
-        for writer in self._journal.live_writers():
+        live_writers = self._journal.live_writers()
+        for writer in live_writers:
             self._liveness.add(*writer)
+        self._sampling = Sampling(self._settings, self._journal, self._liveness)
+        self._sampling.recover(run_id for run_id, *_ in live_writers)
         self._blobs = Blobs(self._settings.blobs_dir, self._settings.disk_reserve_bytes)
         self._blobs.clean()
         self._adoption = Adoption(
@@ -244,7 +249,7 @@ class Sidecar:
             ArtifactIntake(self._journal, self._blobs),
             self._wandb,
             self._notices,
-            self._deletions,
+            *(self._deletions, self._sampling),
             self._is_admin,
         )
         self._server.add_generic_rpc_handlers((handlers(service),))
@@ -297,6 +302,7 @@ class Sidecar:
             asyncio.create_task(self._deletions.run()),
             asyncio.create_task(self._wandb.try_out(self._wandb.credential)),
             asyncio.create_task(self._uploader.run()),
+            asyncio.create_task(self._sampling.run()),
         ]
         if self._end_when_idle_s is not None:
             chores.append(asyncio.create_task(self._watch_idleness(self._end_when_idle_s)))
@@ -308,7 +314,7 @@ class Sidecar:
         """Take nothing more in, and deliver what is there as far as the time allows."""
         log.info("stopping")
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(STREAMS_GRACE_S)
+        await asyncio.gather(self._sampling.stop(), self._server.stop(STREAMS_GRACE_S))
         await asyncio.to_thread(self._adoption.stop)
         if not await self._delivery.drain(self._settings.drain_timeout_s):
             log.warning(
@@ -323,6 +329,8 @@ class Sidecar:
             await self._server.stop(None)
         if hasattr(self, "_adoption"):
             await asyncio.to_thread(self._adoption.stop)
+        if hasattr(self, "_sampling"):
+            await self._sampling.stop()
         if hasattr(self, "_delivery"):
             await self._delivery.stop()
         if self._exposition is not None:

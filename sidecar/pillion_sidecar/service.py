@@ -42,6 +42,7 @@ from pillion_sidecar.metrics import ALERTS_HELD_BACK, OPEN_STREAMS, REFUSALS, wa
 from pillion_sidecar.notices import Notices
 from pillion_sidecar.queries import Queries
 from pillion_sidecar.records import AlertLevel, CheckedBatch, RunId, RunState, WriterId
+from pillion_sidecar.sampling import Sampling
 from pillion_sidecar.validation import (
     check_finish,
     check_log,
@@ -106,10 +107,11 @@ class TelemetryService:
         wandb: WandbControl,
         notices: Notices,
         deletions: Deletions,
+        sampling: Sampling,
         is_admin: Callable[[_Context], bool],
     ) -> None:
         self._journal, self._liveness, self._queries = journal, liveness, queries
-        self._artifacts, self._deletions = artifacts, deletions
+        self._artifacts, self._deletions, self._sampling = artifacts, deletions, sampling
         self._wandb, self._notices, self._is_admin = wandb, notices, is_admin
         self._budget = Budget(BYTES_IN_FLIGHT_MAX)
         self._alert_gate = AlertGate()
@@ -240,6 +242,7 @@ class TelemetryService:
     def _settle(self, batch: CheckedBatch, done: asyncio.Future[int]) -> None:
         self._budget.give(len(batch.payload))
         if not done.cancelled() and done.exception() is None:  # nobody else may look at it
+            self._sampling.heard(batch)
             for alert in batch.alerts:
                 if self._alert_gate.admit(batch.run_id, time.monotonic_ns()):
                     told = {"run_id": batch.run_id, "level": alert.level.name, "title": alert.title}

@@ -31,6 +31,9 @@ NETWORK_FILESYSTEMS = {
 """Where locks and SQLite's WAL cannot be relied on."""
 
 
+SYSTEM_INTERVAL_MIN_S = 0.1
+
+
 def default_data_dir() -> Path:
     """Return `$XDG_DATA_HOME/pillion/HOST`, or a local directory if that is on a network.
 
@@ -148,6 +151,8 @@ class Settings(BaseSettings):
     """`pillion gc` keeps so many versions of each artifact; 0: all."""
     metric_keys_max: int = Field(default=100_000, gt=0)
     """Metrics that a run may have; values of others are refused and counted."""
+    system_interval_s: float = Field(default=15.0, ge=0, le=3600)
+    """How often a run's processes, host and GPUs are sampled; 0: never."""
     anomalies: bool = True
     """Whether runs are looked through for anomalies, and alerts passed on."""
     anomaly_rules: tuple[str, ...] = ()
@@ -178,6 +183,13 @@ class Settings(BaseSettings):
         if not set("?#%").isdisjoint(str(path)):
             raise ValueError("a '?', '#' or '%' in it would be read as part of a database's URL")
         return _absolute(path)
+
+    @field_validator("system_interval_s")
+    @classmethod
+    def _system_interval(cls, interval_s: float) -> float:
+        if 0 < interval_s < SYSTEM_INTERVAL_MIN_S:
+            raise ValueError(f"0 for never, or {SYSTEM_INTERVAL_MIN_S} to 3,600 seconds")
+        return interval_s
 
     @field_validator("anomaly_rules")
     @classmethod

@@ -65,6 +65,7 @@ class Supervisor:
         *,
         on_start: Callable[[], None],
         on_message: Callable[[dict[str, Any]], None],
+        module: str = "pillion_sidecar.worker",
     ) -> None:
         """Prepare it.
 
@@ -73,10 +74,11 @@ class Supervisor:
             log_path: Where to what it prints is appended.
             on_start: Called before a process is started: what the former one said may be outdated.
             on_message: Called with all that it says.
+            module: What each process runs.
         """
         self._sink: str = setup["sink"]
         self._setup = {"beat_interval_s": BEAT_INTERVAL_S, **setup}
-        self._log_path = log_path
+        self._log_path, self._module = log_path, module
         self._on_start, self._on_message = on_start, on_message
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -117,10 +119,12 @@ class Supervisor:
         if self._writer is not None and not self._writer.transport.get_write_buffer_size():
             self._send({"wake": True})
 
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Say something that is said again later, until it has had its effect."""
-        if self._writer is not None and not self._writer.transport.get_write_buffer_size():
+    def tell(self, message: Mapping[str, Any]) -> bool:
+        """Say something that is said again later, until it has had its effect; tell whether."""
+        is_told = self._writer is not None and not self._writer.transport.get_write_buffer_size()
+        if is_told:
             self._send(message)
+        return is_told
 
     def renew(self, setup: Mapping[str, Any]) -> None:
         """Go on with another setup, in a new process."""
@@ -177,7 +181,7 @@ class Supervisor:
         await asyncio.to_thread(logs.cut, self._log_path)
         ours, theirs = socket.socketpair()
         with theirs, self._log_path.open("ab") as log_file:
-            process = self._process = _spawn(theirs, log_file)
+            process = self._process = _spawn(self._module, theirs, log_file)
         reader, self._writer = await asyncio.open_connection(sock=ours)
         is_frozen = False
         try:
@@ -218,10 +222,10 @@ class Supervisor:
         return True
 
 
-def _spawn(channel: socket.socket, log_file: BinaryIO) -> subprocess.Popen[bytes]:
+def _spawn(module: str, channel: socket.socket, log_file: BinaryIO) -> subprocess.Popen[bytes]:
     # A session of its own: the terminal's Ctrl-C is not for the worker, nor for what it starts.
     return subprocess.Popen(
-        [sys.executable, "-m", "pillion_sidecar.worker", str(channel.fileno())],
+        [sys.executable, "-m", module, str(channel.fileno())],
         stdin=subprocess.DEVNULL,
         stdout=log_file,
         stderr=log_file,
@@ -241,7 +245,9 @@ def _reap(process: subprocess.Popen[bytes], wait_s: float) -> int:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.kill()
-        return process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=END_WAIT_S)
+        return -signal.SIGKILL  # it will be, when the driver or the filesystem lets go of it
 
 
 def _children(pid: int) -> list[int]:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pillion._version import __version__
 from pillion.redaction import redact, redact_arguments, redact_text
+from pillion.system import is_system
 from pillion.v1 import record_pb2, telemetry_service_pb2
 from pillion.values import from_key_values, to_key_values
 from pillion_sidecar.environment import Environment, decode_environment
@@ -113,7 +114,8 @@ def check_log(raw: bytes) -> CheckedBatch:
     if len(batch.records) > RECORDS_MAX:
         raise PeerError(f"batch.records: {len(batch.records)}; at most {RECORDS_MAX} are taken.")
     first_sequence = batch.sequence
-    row_count = dropped_row_count = 0
+    row_count = dropped_row_count = system_row_count = 0
+    last_step: int | None = None
     keys: set[str] = set()
     alerts: list[Alert] = []
     for field in ("refused_row_count", "refused_value_count"):
@@ -128,7 +130,12 @@ def check_log(raw: bytes) -> CheckedBatch:
                 "RECORD_UNSUPPORTED",
             )
         if kind == "metric_frame":
-            row_count += _check_frame(record.metric_frame, where, keys)
+            frame = record.metric_frame
+            row_count += _check_frame(frame, where, keys)
+            if all(is_system(column.key) for column in frame.columns):
+                system_row_count += len(frame.steps)
+            else:
+                last_step = frame.steps[-1]
         elif kind == "config_update":
             check_key_values(record.config_update.values, where)
             config = from_key_values(record.config_update.values)
@@ -161,6 +168,8 @@ def check_log(raw: bytes) -> CheckedBatch:
         refused_row_count=batch.refused_row_count,
         refused_value_count=batch.refused_value_count,
         alerts=tuple(alerts),
+        last_step=last_step,
+        system_row_count=system_row_count,
     )
 
 

@@ -21,12 +21,9 @@ When the sidecar is gone the socket ends, and so does the worker. A lock per sin
 waiting until then, so that no two workers ever drive one run.
 """
 
-import ctypes
 import fcntl
-import json
 import logging
 import os
-import select
 import signal
 import socket
 import sqlite3
@@ -46,37 +43,9 @@ from pillion_sidecar.records import AlertLevel, Offset, RunId
 from pillion_sidecar.sinks import Found, Sink
 from pillion_sidecar.store import Store
 from pillion_sidecar.wandb_keys import Account
+from pillion_sidecar.worker_line import WorkerLine, die_with_parent
 
 log = logging.getLogger(__name__)
-
-
-class _Line:
-    """The socket to the sidecar."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._rest = b""
-        self._sent_s = time.monotonic()
-        self.beat_interval_s = 1.0
-
-    def send(self, message: dict[str, Any]) -> None:
-        self._sock.sendall(json.dumps(message).encode() + b"\n")
-        self._sent_s = time.monotonic()
-
-    def beat(self) -> None:
-        """Say something, unless that was done just now."""
-        if time.monotonic() - self._sent_s >= self.beat_interval_s / 2:
-            self.send({"alive": True})
-
-    def receive(self, timeout_s: float | None) -> list[dict[str, Any]]:
-        """Return what has come within the time; raises EOFError when the sidecar is gone."""
-        if not select.select([self._sock], [], [], timeout_s)[0]:
-            return []
-        data = self._sock.recv(1 << 16)
-        if not data:
-            raise EOFError
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
 
 
 def _open_sink(setup: dict[str, Any]) -> Sink:
@@ -112,18 +81,9 @@ def _open_anomalies(setup: dict[str, Any]) -> Sink:
     )
 
 
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _run(line: _Line) -> None:
-    messages: list[dict[str, Any]] = []
-    while not messages:
-        messages = line.receive(None)
-    setup = messages.pop(0)
+def _run(line: WorkerLine) -> None:
+    setup, messages = line.receive_setup()
     logs.configure(setup["log_format"], setup["log_level"])
-    line.beat_interval_s = setup["beat_interval_s"]
     lock = Path(setup["lock"]).open("w")  # noqa: SIM115 - held for the life of the process
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
@@ -151,7 +111,9 @@ def _run(line: _Line) -> None:
         raise
 
 
-def _deliver(line: _Line, courier: Courier, sink: Sink, messages: list[dict[str, Any]]) -> None:
+def _deliver(
+    line: WorkerLine, courier: Courier, sink: Sink, messages: list[dict[str, Any]]
+) -> None:
     """Deliver until the sidecar is gone."""
     is_draining = False
     flushed_s = time.monotonic()
@@ -176,7 +138,7 @@ def _deliver(line: _Line, courier: Courier, sink: Sink, messages: list[dict[str,
         messages = line.receive(0 if any_had else min(wait_s, line.beat_interval_s))
 
 
-def _delete(line: _Line, courier: Courier, run: dict[str, Any]) -> None:
+def _delete(line: WorkerLine, courier: Courier, run: dict[str, Any]) -> None:
     try:
         courier.delete(RunId(run["run_id"]), Offset(run["cursor"]))
     except PillionError as error:  # the sidecar says it again, until it is done
@@ -190,12 +152,12 @@ def main() -> None:
     # Ctrl-C and `kill` reach the sidecar, which tells its workers when to go.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()
     os.nice(5)  # taking in comes before passing on
     logs.configure()  # as the setup says, once it has come
     code = 1
     try:
-        _run(_Line(socket.socket(fileno=int(sys.argv[1]))))
+        _run(WorkerLine(socket.socket(fileno=int(sys.argv[1]))))
         code = 0
     except PillionError as error:
         log.error("worker cannot go on", extra={"error": error})  # noqa: TRY400 - it says all

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pillion_sidecar.anomalies import FINDINGS_MAX, METRICS_MAX, Anomalies, Finding
+from pillion_sidecar.anomalies import (
+    FINDINGS_MAX,
+    METRICS_MAX,
+    Anomalies,
+    Finding,
+    is_of_trainer,
+)
 from pillion_sidecar.anomaly_rules import LEVELS
 from pillion_sidecar.anomaly_thresholds import Threshold
 from pillion_sidecar.errors import SettingsError
@@ -137,6 +143,26 @@ def test_a_rule_speaks_again_after_a_quiet_time() -> None:
 def test_what_is_found_here_is_not_looked_at() -> None:
     """Else findings would feed themselves."""
     assert found("anomaly/loss", after(LOSS, 300, [np.nan]), "* > 0") == []
+
+
+def test_how_the_system_does_is_looked_at_by_the_users_own_rules_alone() -> None:
+    """A rate per second there is no throughput, and a figure that is missing is no NaN."""
+    key = "system/disk_read_mib_per_s"
+    curve = after(SPEED, 300, SPEED[300:] / 3)
+    assert found(key, after(curve, 500, [np.nan] * 20)) == []
+    (finding,) = found(key, curve, "system/disk_* < 50 for 3 steps")
+    assert (finding.rule, finding.metric, finding.ordinal) == ("threshold", key, 302)
+
+
+def test_samples_of_the_system_do_not_make_a_stalled_run_look_alive() -> None:
+    """They come every 15 seconds, whatever the trainer does."""
+    anomalies = Anomalies(stall_min_s=60.0)
+    anomalies.take(frame({"loss": LOSS}))
+    samples = frame({"system/cpu_percent": SPEED[:100]}, first=600)
+    assert not is_of_trainer(samples)
+    anomalies.take(samples)
+    (finding,) = anomalies.stalled(61.0)
+    assert finding.ordinal == 599
 
 
 def test_one_rule_speaks_a_bounded_number_of_times() -> None:

@@ -54,6 +54,7 @@ from pillion_sidecar.records import (
     decode_start,
     decode_update,
 )
+from pillion_sidecar.sampling import sample_batch
 from pillion_sidecar.validation import check_log
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
@@ -420,6 +421,54 @@ def test_rows_that_are_noted_move_no_writers_next_row(books: Books) -> None:
     assert books.start().next_ordinal == 5
     assert books.run().row_count == 6
     assert [e.first_ordinal for e in books.entries() if e.row_count] == [0, 3, 4]
+
+
+def sampled_of(*keys: str) -> CheckedBatch:
+    """Make a sample of how the run's system does."""
+    return sample_batch(RUN, 7, 1, dict.fromkeys(keys, 1.0))
+
+
+def test_samples_take_ordinals_as_long_as_the_run_lives(books: Books) -> None:
+    """They move no writer's next row; one that comes after the end changes nothing."""
+    books.start()
+    books.append(1, row_count=3)
+    books.journal.sample(sampled_of("system/a")).result(WAIT_S)
+    books.append(2, row_count=2)
+    assert books.start().next_ordinal == 5
+    books.finish(2)
+    entries = books.entries()
+    books.journal.sample(sampled_of("system/a")).result(WAIT_S)
+    assert books.entries() == entries
+    assert [e.first_ordinal for e in entries if e.row_count] == [0, 3, 4]
+    assert books.run().row_count == 6
+
+
+def test_sample_whose_metrics_the_run_cannot_take_is_left_out(tmp_path: Path) -> None:
+    """Nothing of it is refused: the trainer has done nothing wrong."""
+    books = Books(tmp_path / "journal.db", keys_max=2)
+    books.start()
+    books.journal.sample(sampled_of("system/a", "system/b", "system/c")).result(WAIT_S)
+    books.journal.sample(sampled_of("system/a", "system/b")).result(WAIT_S)
+    books.journal.sample(sampled_of("system/a", "system/d")).result(WAIT_S)
+    assert books.run().row_count == 1
+    assert books.run().refused_row_count + books.run().refused_value_count == 0
+    books.close()
+
+
+def test_samples_that_a_trainer_sends_itself_move_no_writers_next_row(books: Books) -> None:
+    """Its sidecar, on another host, cannot see how it does."""
+    books.start()
+    batch = record_pb2.Batch(run_id=RUN, writer_id=WRITER, sequence=1)
+    for keys in (("loss",), ("system/a",), ("loss", "system/a")):
+        frame = batch.records.add().metric_frame
+        frame.steps[:], frame.times_unix_nano[:] = [5, 6], [1, 2]
+        for key in keys:
+            frame.columns.add(key=key).doubles.values[:] = [1.0, 2.0]
+    request = pb2.LogMetricsRequest(batch=batch)
+    checked = check_log(request.SerializeToString())
+    assert (checked.row_count, checked.system_row_count, checked.last_step) == (6, 2, 6)
+    books.journal.append(checked).result(WAIT_S)
+    assert books.start().next_ordinal == 4
 
 
 def test_ordinals_are_per_run(books: Books) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pillion_sidecar.alert_gate import AlertGate
 from pillion_sidecar.alert_messenger import Messenger
-from pillion_sidecar.anomalies import Anomalies, Finding
+from pillion_sidecar.anomalies import Anomalies, Finding, is_of_trainer
 from pillion_sidecar.anomaly_marks import Marks
 from pillion_sidecar.anomaly_thresholds import Threshold
 from pillion_sidecar.records import (
@@ -41,7 +41,7 @@ class _Run:
     first_ordinal: int
     cursor: Offset
     heard_s: float
-    """When its last row came here."""
+    """When its trainer's last row came here."""
     project: str = ""
     name: str = ""
     row_count: int = 0
@@ -97,7 +97,8 @@ class AnomalySink:
             match record:
                 case Frame():
                     run.row_count += len(record)
-                    run.heard_s = self._monotonic()
+                    if is_of_trainer(record):
+                        run.heard_s = self._monotonic()
                     self._note(run_id, run, run.anomalies.take(record))
                 case Alert():
                     self._pass_on(run_id, run, record)
