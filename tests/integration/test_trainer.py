@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("peft", reason="needs the extra [trainer]")
 
 import torch
+from fine_tuning import MINIATURE, FakeRun
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,52 +21,12 @@ import pillion
 from pillion_trainer.base_model import Recipe, ensure_base_model
 from pillion_trainer.cli import main
 from pillion_trainer.config import ConfigurationError, TrainingConfig
-from pillion_trainer.dataset import load_dataset
+from pillion_trainer.dataset import make_dataset, read_sources
 from pillion_trainer.training import FineTune, fine_tune
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
-
-MINIATURE = Recipe(
-    hidden_size=64,
-    intermediate_size=128,
-    layers=2,
-    heads=2,
-    context_tokens=64,
-    sequence_length=32,
-    batch_size=16,
-    steps=120,
-    learning_rate=5e-3,
-)
-
-
-class FakeRun:
-    """Keeps what crosses the seam; `at_step` is called with each row's step."""
-
-    def __init__(self) -> None:
-        self.id = self.name = "fake"
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.rows: list[tuple[int, dict[str, Any]]] = []
-        self.exit_codes: list[int] = []
-        self.should_stop = False
-        self.at_step: Any = lambda _step: None
-
-    def log(self, metrics: dict[str, Any], *, step: int) -> None:
-        """Keep the row."""
-        self.rows.append((step, dict(metrics)))
-        self.at_step(step)
-
-    def finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
-        """Keep how it ended."""
-        self.exit_codes.append(exit_code)
-        self.state, self.reason = state, reason
-
-    def series(self, key: str) -> list[float]:
-        """Return all values of one metric."""
-        return [row[key] for _, row in self.rows if key in row]
-
 
 Tuned = tuple[FakeRun, FineTune, TrainingConfig]
 
@@ -184,8 +145,7 @@ def test_the_adapter_loads_again(tuned: Tuned, base_dir: Path) -> None:
     model.eval()
     assert model.peft_config["default"].r == config.lora_r
     tokenizer = AutoTokenizer.from_pretrained(result.adapter_dir)
-    text = load_dataset(None, tokenizer, sequence_length=32, eval_share=config.eval_share)
-    tokens = text.evaluation.tokens
+    tokens = make_dataset(read_sources(config), tokenizer, config).evaluation.tokens
     with torch.no_grad():
         loss = model(input_ids=tokens, labels=tokens).loss.item()
     assert loss == pytest.approx(run.series("eval/loss")[-1], rel=1e-3)
@@ -233,7 +193,7 @@ def test_a_text_too_short_to_evaluate_on_is_still_trained_on(
         data=str(text), output_dir=str(tmp_path / "out"), max_steps=2, sequence_length=32
     )
     assert fine_tune(config, run, base_dir=base_dir).best_val_loss is None
-    assert run.config["dataset"]["eval_blocks"] == 0
+    assert run.config["dataset"]["eval_samples"] == 0
 
 
 def test_bf16_trains_on_a_cpu(base_dir: Path, tmp_path: Path) -> None:

@@ -154,7 +154,8 @@ CONTRARY = [
     ({"log_model": "best", "checkpoint_interval_steps": 30}, ["checkpoint_interval_steps"]),
     ({"log_model": "best", "checkpoint_interval_steps": 40}, []),
     ({"model": "org/model", "revision": "main"}, []),
-    ({"method": "ia3", "target_modules": "all-linear", "feedforward_modules": ["b"]}, []),
+    ({"method": "ia3", "target_modules": "all-linear"}, ["target_modules"]),
+    ({"method": "ia3", "target_modules": "a,b", "feedforward_modules": ["b"]}, []),
     ({"quantization": "4bit", "quantization_type": "fp4"}, []),
     ({"warmup_ratio": 0.1}, []),
 ]

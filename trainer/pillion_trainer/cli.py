@@ -56,10 +56,10 @@ def _train(
     say: Callable[[str], None],
 ) -> int:
     """Fine-tune between `init` and `finish`; whatever happens, the run is finished."""
-    from pillion_trainer.machine import refuse_the_impossible  # noqa: PLC0415
+    from pillion_trainer.checks import check  # noqa: PLC0415
     from pillion_trainer.training import fine_tune  # noqa: PLC0415
 
-    refuse_the_impossible(config)
+    checked = check(config, options.run_id)
 
     import pillion  # noqa: PLC0415
 
@@ -81,7 +81,9 @@ def _train(
         raise ConfigurationError(str(error)) from error
     exit_code, why = FAILED, ""
     try:
-        result = fine_tune(config, run, stop=stop, say=None if options.quiet else say)
+        result = fine_tune(
+            config, run, stop=stop, say=None if options.quiet else say, checked=checked
+        )
         exit_code = stop.exit_code
         say("stopped after the current step, as asked" if stop.is_made else result.in_words())
         say(f"adapter: {result.adapter_dir} ({result.adapter_size_bytes / 2**20:.1f} MiB)")

@@ -50,6 +50,8 @@ def _of_methods(values: Mapping[str, Any], changed: AbstractSet[str]) -> Iterato
         for name in _OF_LORA:
             if name in changed:
                 yield Contradiction(name, "method", "leave it out, or give lora or dora as method")
+        if ALL_LINEAR in (values["target_modules"] or ()):
+            yield Contradiction("target_modules", "method", "name the layers, or leave it out")
     elif values["feedforward_modules"] is not None:
         yield Contradiction("feedforward_modules", "method", "leave it out, or give ia3 as method")
     if values["quantization"] != "4bit":
@@ -67,7 +69,7 @@ def _of_modules(values: Mapping[str, Any]) -> Iterator[Contradiction]:
             "modules_to_save", "target_modules", "name each layer in one of them only"
         )
     feedforward = set(values["feedforward_modules"] or ())
-    if targets and ALL_LINEAR not in targets and not feedforward <= set(targets):
+    if targets and not feedforward <= set(targets):
         yield Contradiction(
             "feedforward_modules", "target_modules", "name only layers that are in both"
         )

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import IA3Config, LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from pillion_trainer.base_model import ensure_base_model, in_lines
@@ -15,6 +17,9 @@ from pillion_trainer.contradictions import ALL_LINEAR, TINY
 
 CHECKPOINTING = {"use_reentrant": False}
 """The kind of gradient checkpointing that works where the inputs need no gradient."""
+
+_KNOWS_TYING = "ensure_weight_tying" in {each.name for each in fields(LoraConfig)}
+"""Whether peft can train an embedding and keep the head that shares its weights the same."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,17 +54,21 @@ def load_model(
     return model, tokenizer
 
 
-def adapter_config(config: TrainingConfig) -> Any:
-    """Return what peft makes an adapter of; which layers are meant may not be known yet."""
+def adapter_config(config: TrainingConfig, model: Any = None) -> Any:
+    """Return what peft makes an adapter of.
+
+    Without the model it may be left open which layers are meant: None, or a word for them.
+    """
     targets: Any = config.target_modules and list(config.target_modules)
     saved = list(config.modules_to_save) or None
     if config.method == "ia3":
         return IA3Config(
             task_type=TaskType.CAUSAL_LM,
-            target_modules=ALL_LINEAR if targets == [ALL_LINEAR] else targets,
-            feedforward_modules=config.feedforward_modules and list(config.feedforward_modules),
+            target_modules=targets,
+            feedforward_modules=_feedforward(config, model),
             modules_to_save=saved,
         )
+    is_tied = bool(saved) and getattr(getattr(model, "config", None), "tie_word_embeddings", False)
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=config.lora_r,
@@ -70,6 +79,7 @@ def adapter_config(config: TrainingConfig) -> Any:
         use_dora=config.method == "dora",
         target_modules=ALL_LINEAR if targets in (None, [ALL_LINEAR]) else targets,
         modules_to_save=saved,
+        **({"ensure_weight_tying": True} if is_tied and _KNOWS_TYING else {}),
     )
 
 
@@ -86,7 +96,7 @@ def with_adapter(model: Any, config: TrainingConfig) -> Any:
             gradient_checkpointing_kwargs=CHECKPOINTING,
         )
     try:
-        model = get_peft_model(model, adapter_config(config))
+        model = get_peft_model(model, adapter_config(config, model))
     except ValueError as error:
         targets = ", ".join(config.target_modules or ())
         raise ConfigurationError(f"target_modules is {targets!r}: {error}") from error
@@ -94,6 +104,23 @@ def with_adapter(model: Any, config: TrainingConfig) -> Any:
         if weights.requires_grad:
             weights.data = weights.data.float()  # fp16 has no optimiser, and bf16 learns less
     return model
+
+
+def _feedforward(config: TrainingConfig, model: Any) -> list[str] | None:
+    """Return which of the layers IA3 scales at their input; None leaves all of it to peft.
+
+    Peft's own choice beside layers that were named would be written to a file that it refuses.
+    """
+    if config.feedforward_modules is not None:
+        return list(config.feedforward_modules)
+    if config.target_modules is None or model is None:
+        return None
+    known = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(model.config.model_type, [])
+    return [
+        name
+        for name in config.target_modules
+        if any(f".{name}".endswith(f".{ending}") for ending in known)
+    ]
 
 
 def _quantized(config: TrainingConfig) -> dict[str, Any]:

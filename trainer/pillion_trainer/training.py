@@ -24,10 +24,10 @@ from transformers import (
 
 from pillion.integrations.hardware import describe_libraries, describe_machine
 from pillion.integrations.transformers import PillionCallback, Run
+from pillion_trainer.checks import Checked, check, output_dir_of
 from pillion_trainer.config import TrainingConfig
-from pillion_trainer.dataset import Dataset, load_dataset
+from pillion_trainer.dataset import Dataset, Padding, make_dataset
 from pillion_trainer.guard import GuardCallback
-from pillion_trainer.machine import refuse_the_impossible
 from pillion_trainer.models import CHECKPOINTING, load_model, with_adapter
 from pillion_trainer.stopping import StopRequest
 
@@ -83,8 +83,9 @@ def fine_tune(
     stop: StopRequest | None = None,
     say: Callable[[str], None] | None = None,
     base_dir: Path | None = None,
+    checked: Checked | None = None,
 ) -> FineTune:
-    """Tune a LoRA adapter, log it to the run, save it, and return what came of it.
+    """Tune an adapter, log it to the run, save it, and return what came of it.
 
     Args:
         config: all that decides it.
@@ -92,26 +93,25 @@ def fine_tune(
         stop: a request to stop after the current step; the adapter is saved all the same.
         say: told a few lines for people; without it there is no progress bar either.
         base_dir: the folder of the base for `model = "tiny"`; by default the cached one.
+        checked: what `check` has returned, where it was called already.
 
     Raises:
         ConfigurationError: what was asked for does not fit model, data or machine.
         TrainingDivergedError: the loss is no longer a number.
     """
-    refuse_the_impossible(config)
+    checked = checked or check(config, run.id)
     is_watched = say is not None and sys.stderr.isatty()
     say = say or _silent
     stop = stop or StopRequest()
     set_seed(config.seed)
-    output_dir = Path(config.output_dir or f"outputs/{run.id}").expanduser().absolute()
+    output_dir = output_dir_of(config, run.id)
+    assert output_dir is not None, "a run has an id"
 
     model, tokenizer = load_model(config, base_dir, say)
-    dataset = load_dataset(
-        config.data,
-        tokenizer,
-        sequence_length=config.sequence_length,
-        eval_share=config.eval_share,
-    )
+    dataset = make_dataset(checked.sources, tokenizer, config)
     model = with_adapter(model, config)
+    if checked.checkpoint:
+        checked.checkpoint.refuse_another(model.active_peft_config)
     run.config.update(_hyperparameters(config, model, dataset))
     _announce(say, config, model, dataset, output_dir)
 
@@ -120,7 +120,9 @@ def fine_tune(
         args=_arguments(config, dataset, output_dir, is_watched=is_watched),
         train_dataset=dataset.train,
         eval_dataset=dataset.evaluation if len(dataset.evaluation) else None,
-        data_collator=default_data_collator,
+        data_collator=default_data_collator
+        if dataset.is_packed
+        else Padding(tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
         callbacks=[PillionCallback(run, describes=False), GuardCallback(stop), _Plan(run)],
     )
@@ -129,7 +131,8 @@ def fine_tune(
         trainer.add_callback(_Bar)
 
     started_s = time.monotonic()
-    trainer.train()
+    resumed = str(checked.checkpoint.folder) if checked.checkpoint else None
+    trainer.train(resume_from_checkpoint=resumed)
     training_time_s = time.monotonic() - started_s
     if len(dataset.evaluation) and not stop.is_made and not _is_evaluated(trainer):
         trainer.evaluate()
@@ -170,7 +173,7 @@ def _arguments(
         logging_strategy="steps",
         logging_steps=config.logging_interval_steps,
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
-        include_num_input_tokens_seen="all",
+        include_num_input_tokens_seen="all" if dataset.is_packed else "non_padding",
         eval_strategy="steps" if has_evaluation else "no",
         eval_steps=config.eval_interval_steps or None,
         prediction_loss_only=True,
@@ -257,10 +260,14 @@ def _announce(
         f"{config.model}: {total:,} parameters, {trainable:,} of them trained "
         f"({_method_in_words(config)})"
     )
+    what = "blocks" if dataset.is_packed else "samples"
     say(
-        f"{dataset.name}: {len(dataset.train)} blocks of {config.sequence_length} tokens "
-        f"to learn from, {len(dataset.evaluation)} to evaluate on"
+        f"{dataset.name}: {len(dataset.train)} {what} of {config.sequence_length} tokens "
+        f"{'' if dataset.is_packed else 'at most '}to learn from, "
+        f"{len(dataset.evaluation)} to evaluate on"
     )
+    for line in dataset.notices():
+        say(line)
     say(f"output: {output_dir}")
 
 

@@ -1,0 +1,208 @@
+"""Every method, form of data and way to go on, as short real fine-tunes on a CPU."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("peft", reason="needs the extra [trainer]")
+
+import torch
+from fine_tuning import MINIATURE, FakeRun
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from pillion_trainer.base_model import ensure_base_model
+from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.machine import refuse_the_impossible
+from pillion_trainer.training import FineTune, fine_tune
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+CHAT = [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}]
+COMPLETION = [{"prompt": "Two and two is ", "completion": "four"}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower on more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a miniature of the built-in base model."""
+    return ensure_base_model(tmp_path_factory.mktemp("cache"), recipe=MINIATURE)
+
+
+def tune(base_dir: Path, output_dir: Path, **changed: Any) -> tuple[FakeRun, FineTune]:
+    """Fine-tune for a few steps."""
+    options: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "log_model": "none",
+        "max_steps": 3,
+        "sequence_length": 32,
+        "eval_share": 0.0,
+        "learning_rate": 1e-2,
+        "warmup_steps": 0,
+        **changed,
+    }
+    run = FakeRun()
+    return run, fine_tune(TrainingConfig(**options), run, base_dir=base_dir)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"method": "lora", "lora_bias": "lora_only", "use_rslora": True},
+        {"method": "lora", "target_modules": "q_proj", "modules_to_save": "embed_tokens"},
+        {"method": "dora"},
+        {"method": "dora", "precision": "bf16", "modules_to_save": "lm_head"},
+        {"method": "ia3"},
+        {"method": "ia3", "target_modules": "k_proj,down_proj", "feedforward_modules": "down_proj"},
+        {"method": "ia3", "target_modules": "v_proj,mlp.down_proj", "precision": "bf16"},
+    ],
+    ids=lambda changed: "-".join(str(value) for value in changed.values()),
+)
+def test_every_method_learns_and_its_adapter_loads_again(
+    base_dir: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """The loss falls, what was trained is fp32, and peft reads what was saved."""
+    text = tmp_path / "text.txt"
+    text.write_text("All hands on deck before the glass runs out. " * 3)
+    run, _ = tune(base_dir, tmp_path, data=str(text), **changed)
+    losses = run.series("train/loss")
+    assert losses[-1] < losses[0]
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    assert weights
+    assert {each.dtype for each in weights.values()} == {torch.float32}
+    base = AutoModelForCausalLM.from_pretrained(base_dir)
+    PeftModel.from_pretrained(base, tmp_path)
+    group = run.config["ia3" if changed["method"] == "ia3" else "lora"]
+    assert group["peft_type"] == ("IA3" if changed["method"] == "ia3" else "LORA")
+    assert group.get("use_dora", False) == (changed["method"] == "dora")
+    trained, total = run.config["parameters_trainable"], run.config["parameters_total"]
+    assert run.config["trainable_share"] == trained / total
+
+
+@pytest.mark.parametrize(("rows", "form"), [(CHAT, "chat"), (COMPLETION, "completion")])
+def test_samples_of_several_lengths_are_learned_and_evaluated(
+    base_dir: Path, tmp_path: Path, rows: list[dict[str, Any]], form: str
+) -> None:
+    """What is learned of them falls in loss; tokens are counted without what fills up."""
+    data, held_out = tmp_path / "data.jsonl", tmp_path / "held-out.jsonl"
+    longer = json.dumps(rows[0]).replace("Ho", "Hohoho").replace("four", "four, four")
+    data.write_text(f"{json.dumps(rows[0])}\n{longer}\n" * 8)
+    held_out.write_text(json.dumps(rows[0]))
+    run, result = tune(
+        base_dir,
+        tmp_path / "out",
+        data=str(data),
+        eval_data=str(held_out),
+        sequence_length=64,
+        max_steps=8,
+        eval_interval_steps=1,
+    )
+    assert run.series("eval/loss")[-1] < run.series("eval/loss")[0]
+    assert result.best_val_loss == min(run.series("eval/loss"))
+    described = run.config["dataset"]
+    assert (described["format"], described["rows"], described["eval_data"]["rows"]) == (form, 16, 1)
+    assert 0 < described["tokens_learned"] < described["tokens"]
+
+
+def test_gradient_checkpointing_changes_no_loss(base_dir: Path, tmp_path: Path) -> None:
+    """It costs time for memory, and the adapter still gets its gradients."""
+    plain, _ = tune(base_dir, tmp_path / "plain")
+    saving, _ = tune(base_dir, tmp_path / "saving", gradient_checkpointing=True)
+    assert saving.series("train/loss") == pytest.approx(plain.series("train/loss"), rel=1e-4)
+
+
+def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
+    base_dir: Path, tmp_path: Path
+) -> None:
+    """Steps, rates, data and losses are those of a training that was never stopped."""
+    common = {"max_steps": 6, "checkpoint_interval_steps": 1, "checkpoints_kept": 9}
+    whole, _ = tune(base_dir, tmp_path / "whole", **common)
+    part = tmp_path / "part"
+    shutil.copytree(tmp_path / "whole" / "checkpoint-4", part / "checkpoint-4")
+    (part / "checkpoint-5").mkdir()  # as a trainer leaves it that is killed while it saves
+    resumed, result = tune(base_dir, part, resume_from="latest", **common)
+    assert [step for step, row in resumed.rows if "train/loss" in row] == [5, 6]
+    for key in ("train/loss", "train/learning_rate"):
+        assert resumed.series(key) == pytest.approx(whole.series(key)[4:], rel=1e-4)
+    assert result.steps == 6
+    again, _ = tune(base_dir, tmp_path / "again", resume_from=str(part / "checkpoint-4"), **common)
+    assert again.series("train/loss") == pytest.approx(resumed.series("train/loss"))
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(base_dir: Path, tmp_path: Path) -> None:
+    """Each option that differs is told, and with how the checkpoint has it."""
+    common = {"max_steps": 2, "checkpoint_interval_steps": 1, "target_modules": "q_proj"}
+    tune(base_dir, tmp_path, lora_r=4, **common)
+    resumed = common | {"resume_from": "latest", "max_steps": 5}
+    with pytest.raises(ConfigurationError) as caught:
+        tune(base_dir, tmp_path, lora_r=8, **resumed | {"target_modules": "q_proj,v_proj"})
+    assert [mistake.split(", but ")[0] for mistake in caught.value.mistakes] == [
+        "lora_r gives 8",
+        "target_modules gives q_proj, v_proj",
+    ]
+    with pytest.raises(
+        ConfigurationError, match=r"method gives ia3, but the adapter in .* has lora"
+    ):
+        tune(base_dir, tmp_path, method="ia3", **resumed)
+    with pytest.raises(ConfigurationError, match="target_modules gives"):
+        tune(base_dir, tmp_path, lora_r=4, **resumed | {"target_modules": "all-linear"})
+    with pytest.raises(ConfigurationError, match="has 2 steps behind it: give more"):
+        tune(base_dir, tmp_path, lora_r=4, **common | {"resume_from": "latest"})
+
+
+@pytest.mark.parametrize("resume_from", ["latest", "empty"])
+def test_there_must_be_something_to_go_on_from(
+    base_dir: Path, tmp_path: Path, resume_from: str
+) -> None:
+    """A training that silently begins anew would be worse than one that does not start."""
+    (tmp_path / "empty").mkdir()
+    source = resume_from if resume_from == "latest" else str(tmp_path / "empty")
+    with pytest.raises(ConfigurationError, match="resume_from is"):
+        tune(base_dir, tmp_path / "out", resume_from=source)
+
+
+def test_all_mistakes_are_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Those of the machine, the data and the checkpoint, in one error."""
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": 1}')
+    with pytest.raises(ConfigurationError) as caught:
+        tune(
+            tmp_path / "no base",
+            tmp_path / "out",
+            optimizer="adamm",
+            data=str(data),
+            resume_from="latest",
+        )
+    starts = [mistake.split(" is ")[0] for mistake in caught.value.mistakes]
+    assert starts == ["optimizer", "data data.jsonl, line 1, text", "resume_from"]
+
+
+def test_quantised_bases_need_a_gpu_and_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told with what to do, 8-bit optimisers too."""
+    config = TrainingConfig(quantization="4bit", optimizer="paged_adamw_8bit")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError) as caught:
+        refuse_the_impossible(config)
+    assert [each.split(":")[0] for each in caught.value.mistakes] == [
+        "quantization is '4bit', which needs a CUDA GPU and none is here",
+        "optimizer is 'paged_adamw_8bit', which needs a CUDA GPU and none is here",
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("pillion_trainer.machine.find_spec", lambda _name: None)
+    with pytest.raises(ConfigurationError, match="pip install bitsandbytes"):
+        refuse_the_impossible(config)

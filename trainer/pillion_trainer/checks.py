@@ -1,0 +1,55 @@
+"""All that can be told to be wrong before a model is loaded, at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pillion_trainer.checkpoint import Checkpoint, find_checkpoint
+from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.dataset import Sources, read_sources
+from pillion_trainer.machine import refuse_the_impossible
+from pillion_trainer.models import adapter_config
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read on the way: the data, and the checkpoint to go on from, if any."""
+
+    sources: Sources
+    checkpoint: Checkpoint | None
+
+
+def check(config: TrainingConfig, run_id: str | None = None) -> Checked:
+    """Check machine, libraries, data and checkpoint.
+
+    Args:
+        config: what is asked for.
+        run_id: the id that the run will have, if that is known.
+
+    Raises:
+        ConfigurationError: every mistake.
+    """
+    mistakes: list[str] = []
+
+    def tried(what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except ConfigurationError as error:
+            mistakes.extend(error.mistakes)
+            return None
+
+    tried(lambda: refuse_the_impossible(config))
+    sources = tried(lambda: read_sources(config))
+    checkpoint = tried(lambda: find_checkpoint(config, output_dir_of(config, run_id)))
+    if checkpoint:
+        tried(lambda: checkpoint.refuse_another(adapter_config(config)))
+    if mistakes:
+        raise ConfigurationError(*mistakes)
+    return Checked(sources, checkpoint)
+
+
+def output_dir_of(config: TrainingConfig, run_id: str | None) -> Path | None:
+    """Return where adapter and checkpoints go; None where that is not known yet."""
+    name = config.output_dir or (f"outputs/{run_id}" if run_id else None)
+    return Path(name).expanduser().absolute() if name else None

@@ -1,0 +1,191 @@
+"""A file of training data, read as rows: JSON lines, a JSON list, CSV, Parquet or plain text.
+
+Knows how files are made, not what the rows mean; that is `samples.py`. Whole files are held in
+memory. What is wrong is told with file, line or row, for the first few.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pillion_trainer.config import ConfigurationError
+
+BUILT_IN_TEXT = "logbook.txt"
+MISTAKES_MAX = 5
+"""So many damaged rows are named; the rest is only more of the same."""
+
+_SHOWN_MAX = 40
+"""So many characters of a wrong value are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Values by their columns, and where they stand in their file: `line 3` or `row 3`."""
+
+    place: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file and its rows. `option` is the name of the option that gave it."""
+
+    option: str
+    name: str
+    sha256: str
+    size_bytes: int
+    rows: tuple[Row, ...]
+    is_plain_text: bool
+
+
+class MistakenRowsError(Exception):
+    """Rows that cannot be used, each in a sentence that begins with its place."""
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__(*sentences)
+        self.sentences = sentences
+
+
+def read_file(option: str, path: str | None) -> DataFile:
+    """Read a file by the ending of its name; any other than those known is one plain text.
+
+    Args:
+        option: the name of the option, for mistakes.
+        path: the file; None: the built-in logbook.
+
+    Raises:
+        ConfigurationError: it cannot be read, or rows of it cannot.
+    """
+    file = (
+        Path(path).expanduser() if path else resources.files(__package__) / "texts" / BUILT_IN_TEXT
+    )
+    reader = _READERS.get(Path(file.name).suffix.lower(), _read_text)
+    try:
+        content = file.read_bytes()
+        rows = tuple(reader(content))
+    except MistakenRowsError as error:
+        raise ConfigurationError(*in_words(option, file.name, error.sentences)) from error
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{option} is {str(file)!r}, and {error.name} is missing: pip install {error.name}"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"{option} is {str(file)!r}: {told}; give {_REMEDIES[reader]}"
+        ) from error
+    return DataFile(
+        option=option,
+        name=file.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        rows=rows,
+        is_plain_text=reader is _read_text,
+    )
+
+
+def in_words(option: str, name: str, sentences: tuple[str, ...]) -> list[str]:
+    """Return the first sentences on rows with their file in front, and how many are left out."""
+    told = [f"{option} {name}, {sentence}" for sentence in sentences[:MISTAKES_MAX]]
+    if len(sentences) > MISTAKES_MAX:
+        told.append(f"{option} {name}: {len(sentences) - MISTAKES_MAX} more rows are wrong")
+    return told
+
+
+def shown(value: Any) -> str:
+    """Return a value for a sentence, shortened."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+
+
+def _read_text(content: bytes) -> Iterator[Row]:
+    yield Row("line 1", {"text": content.decode("utf-8-sig")})
+
+
+def _read_json_lines(content: bytes) -> list[Row]:
+    rows, sentences = [], []
+    for number, line in enumerate(content.decode("utf-8-sig").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            rows.append(Row(f"line {number}", value))
+        else:
+            sentences.append(f"line {number} is {shown(line)}: give a JSON object")
+    if sentences:
+        raise MistakenRowsError(*sentences)
+    return rows
+
+
+def _read_json(content: bytes) -> list[Row]:
+    values = json.loads(content.decode("utf-8-sig"))
+    if not isinstance(values, list):
+        raise ValueError(f"it holds a {type(values).__name__}")  # noqa: TRY004 - the file's
+    sentences = [
+        f"row {number} is {shown(value)}: give a JSON object"
+        for number, value in enumerate(values, start=1)
+        if not isinstance(value, dict)
+    ]
+    if sentences:
+        raise MistakenRowsError(*sentences)
+    return [Row(f"row {number}", value) for number, value in enumerate(values, start=1)]
+
+
+def _read_csv(content: bytes) -> list[Row]:
+    """Read rows below a line of column names. Lines are those of the file, where a row ends."""
+    limit = csv.field_size_limit(sys.maxsize)  # documents are longer than the 128 KiB of old
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        columns = next(reader, [])
+        if not columns or not all(columns) or len(set(columns)) < len(columns):
+            raise ValueError(f"its first line is {shown(columns)}, which names no columns")
+        rows, sentences = [], []
+        for cells in reader:
+            if len(cells) == len(columns):
+                values = dict(zip(columns, cells, strict=True))
+                rows.append(Row(f"line {reader.line_num}", values))
+            elif cells:
+                sentences.append(
+                    f"line {reader.line_num} has {len(cells)} cells: give {len(columns)}"
+                )
+    except csv.Error as error:
+        raise MistakenRowsError(f"line {reader.line_num} is no CSV: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+    if sentences:
+        raise MistakenRowsError(*sentences)
+    return rows
+
+
+def _read_parquet(content: bytes) -> list[Row]:
+    from pyarrow import parquet  # noqa: PLC0415 - needed for such files only
+
+    values = parquet.read_table(io.BytesIO(content)).to_pylist()
+    return [Row(f"row {number}", value) for number, value in enumerate(values, start=1)]
+
+
+_READERS: dict[str, Callable[[bytes], Any]] = {
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+_REMEDIES: dict[Callable[[bytes], Any], str] = {
+    _read_text: "UTF-8 text",
+    _read_json_lines: "UTF-8 text with a JSON object on each line",
+    _read_json: "a JSON list of objects",
+    _read_csv: "UTF-8 text with the names of the columns in its first line",
+    _read_parquet: "a Parquet file",
+}
