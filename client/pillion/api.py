@@ -214,7 +214,7 @@ class StoredRun:
         missing numbers are NaN, texts and the like are objects.
 
         Args:
-            keys: Metrics by name or glob; none: all.
+            keys: Metrics by name or glob; none: all but `system/*`, which `*` has too.
             by: `ordinal` or `step`.
             min_step: The first step.
             max_step: The last step.

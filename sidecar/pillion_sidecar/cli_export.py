@@ -90,7 +90,7 @@ class _RunRows:
     def __init__(self, ask: Asker, bar: ProgressBar, run: run_pb2.Run, keys: list[str]) -> None:
         self._ask, self._bar, self._run_id = ask, bar, run.run_id
         self._task = bar.add_task(escape(run.name), total=None)
-        self._request = pb2.ReadMetricsRequest(run_id=run.run_id, keys=keys)
+        self._request = pb2.ReadMetricsRequest(run_id=run.run_id, keys=keys or ["*"])
 
     def metrics(self) -> list[str]:
         keys = (column.key for answer in self._answers() for column in answer.frame.columns)

@@ -71,12 +71,18 @@ def list_runs(
 
 
 def show_run(
-    run: Run, address: Listen = None, data_dir: DataDir = None, as_json: Json = False
+    run: Run,
+    metric: Annotated[
+        str, typer.Option(help="Of the summary only this metric, or those that a glob fits.")
+    ] = "",
+    address: Listen = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
     """Show all that is known of a run but its rows. Works without a sidecar too."""
     with asking(address, data_dir) as ask:
         found = ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run
-    show(run_view(found), whole_run_json(found), as_json=as_json)
+    show(run_view(found, metric), whole_run_json(found), as_json=as_json)
 
 
 def print_console(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:

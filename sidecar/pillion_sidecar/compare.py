@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pillion.system import is_system
 from pillion_sidecar.costs import RunCost, run_cost, throughput_metric
 from pillion_sidecar.differences import Differences, config_differences, environment_differences
 from pillion_sidecar.directions import Direction, direction_of
@@ -50,6 +51,8 @@ class Question:
     """What better means for metrics, whatever else says it."""
     group_by: str = ""
     """A config key; empty: the runs' own group."""
+    named: frozenset[str] = frozenset()
+    """Metrics that are asked for elsewhere; those of the system are left out unless named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,12 @@ def compare(
         PeerError: No run has a metric that is named, or the config key.
     """
     groups = group_runs(runs, question.group_by)
+    named = {question.metric, *question.directions, *question.named}
     direction_of_key = directions_of(question, runs)
     metrics = {
         key: _compare_metric(key, direction_of_key(key), runs, statistics, groups)
         for key in sorted({key for run in runs for key in statistics[run.run_id]})
+        if not is_system(key) or key in named
     }
     for key in [question.metric] * bool(question.metric) + list(question.directions):
         check_metric(key, list(metrics))
@@ -135,10 +140,7 @@ def compare(
         best_run_id=best_run_id,
         config_differences=config_differences(runs),
         environment_differences=environment_differences(runs),
-        costs=tuple(
-            run_cost(run, statistics[run.run_id][throughput].mean if throughput else None, now)
-            for run in runs
-        ),
+        costs=tuple(run_cost(run, statistics[run.run_id], throughput, now) for run in runs),
         throughput_metric=throughput,
         groups=groups,
     )
@@ -187,7 +189,7 @@ def _best(values: Sequence[float | None], direction: Direction) -> int | None:
 
 
 def _deciding_key(metrics: Mapping[str, MetricComparison]) -> str:
-    keys = [key for key in (*METRICS_PREFERRED, *metrics) if key in metrics]
+    keys = [key for key in (*METRICS_PREFERRED, *metrics) if key in metrics and not is_system(key)]
     return next((key for key in keys if _can_decide(metrics[key])), "")
 
 

@@ -83,7 +83,8 @@ def _question(request: pb2.CompareRequest) -> Question:
                 "DIRECTION_UNSPECIFIED if no run is to be best by it."
             )
         directions[key] = Direction(value)
-    return Question(request.metric, directions, request.group_by)
+    named = frozenset([*request.series, request.axis_metric])
+    return Question(request.metric, directions, request.group_by, named)
 
 
 def _alignment(request: pb2.CompareRequest) -> Alignment:

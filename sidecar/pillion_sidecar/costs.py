@@ -2,13 +2,15 @@
 
 A run takes from its start to its end, or until now while it has none. Its GPU time is that times
 the GPUs that its first writer may use, as it said at the start, whether it kept them busy or not;
-without a GPU there is none. Its throughput is rows per second of that time, and the mean of the
+without a GPU there is none. Its throughput is rows per second of that time, but for samples of the
+system, and the mean of the
 first of `THROUGHPUT_METRICS` for which all runs have a number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pillion.system import is_system
 from pillion_sidecar.records import RunId
 from pillion_sidecar.store_statistics import MetricStatistics
 from pillion_sidecar.stored_run import StoredRun
@@ -43,12 +45,18 @@ def throughput_metric(statistics: Sequence[Mapping[str, MetricStatistics]]) -> s
     return ""
 
 
-def run_cost(run: StoredRun, throughput: float | None, now: Callable[[], int]) -> RunCost:
+def run_cost(
+    run: StoredRun,
+    statistics: Mapping[str, MetricStatistics],
+    throughput: str,
+    now: Callable[[], int],
+) -> RunCost:
     """Make up what a run took.
 
     Args:
         run: The run.
-        throughput: The mean of the metric that tells it.
+        statistics: The figures of its metrics.
+        throughput: The metric that tells its throughput; empty: none does.
         now: Tells the time, in ns, for a run that has no end.
     """
     is_running = run.end_time_unix_nano is None
@@ -61,6 +69,12 @@ def run_cost(run: StoredRun, throughput: float | None, now: Callable[[], int]) -
         is_running=is_running,
         gpu_count=gpu_count,
         gpu_s=duration_s * gpu_count if gpu_count else None,
-        rows_per_s=run.row_count / duration_s if duration_s else None,
-        throughput=throughput,
+        rows_per_s=_logged_count(run, statistics) / duration_s if duration_s else None,
+        throughput=statistics[throughput].mean if throughput else None,
     )
+
+
+def _logged_count(run: StoredRun, statistics: Mapping[str, MetricStatistics]) -> int:
+    """Return a run's rows without those that only tell how the system does."""
+    samples = [one.point_count for key, one in statistics.items() if is_system(key)]
+    return max(0, run.row_count - max(samples, default=0))

@@ -6,13 +6,15 @@ where runs contradict each other, none has said it. Then the name: of the words 
 parts (split at `/`; words at everything that is neither letter nor digit) the last one known here
 decides. `eval/loss` and `loss/train` are losses, `eval_accuracy` and `f1-macro` accuracies,
 anything `per_second` a throughput; `lossless_ratio` holds no such word, `loss_scale` and
-`reward/std` end in one that says nothing. Where the direction is not known, no run is best.
+`reward/std` end in one that says nothing; nor does a name that begins with `system/`. Where the
+direction is not known, no run is best.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
+from pillion.system import is_system
 from pillion.v1 import run_pb2
 from pillion_sidecar.records import MetricDefinition, Summarizing
 from pillion_sidecar.store_figures import definition_of
@@ -61,6 +63,8 @@ def direction_of(
 
 def direction_of_name(key: str) -> Direction:
     """Tell what better means as far as a metric's name says it."""
+    if is_system(key):
+        return Direction.UNKNOWN
     words = re.findall(r"[^\W_]+", " ".join(key.lower().split("/")[-_PARTS_READ:]))
     if words[-2:] in (["per", "second"], ["per", "sec"], ["per", "s"]):
         return Direction.HIGHER

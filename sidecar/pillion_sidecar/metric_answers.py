@@ -44,7 +44,7 @@ def check_selection(request: pb2.ReadMetricsRequest) -> Selection:
     if len(request.keys) > KEYS_MAX or sum(map(is_glob, request.keys)) > GLOBS_MAX:
         raise PeerError(
             f"keys: {len(request.keys):,} are too many. Take at most {KEYS_MAX:,} names or, of "
-            f"these, {GLOBS_MAX} globs; none at all means every metric."
+            f"these, {GLOBS_MAX} globs; none at all means every metric but `system/*`."
         )
     for key in request.keys:
         if len(key.encode()) > KEY_BYTES_MAX:

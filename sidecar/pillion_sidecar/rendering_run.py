@@ -1,11 +1,13 @@
 """How the CLI shows one run with all that is known of it."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from pillion.system import PREFIX, is_system
 from pillion.v1 import record_pb2, run_pb2
 from pillion.values import Value, from_key_values
 from pillion_sidecar.rendering import (
@@ -18,10 +20,16 @@ from pillion_sidecar.rendering import (
     user_lines,
     user_text,
 )
+from pillion_sidecar.safety import count_text
 
 
-def run_view(run: run_pb2.Run) -> Table:
-    """Show a run, a line for each thing that is known."""
+def run_view(run: run_pb2.Run, metric: str = "") -> Table:
+    """Show a run, a line for each thing that is known.
+
+    Args:
+        run: The run.
+        metric: A name or glob: which of its summary is shown; empty: all but how the system does.
+    """
     environment = run.environment
     git = environment.git
     command = " ".join([environment.program, *environment.arguments])
@@ -56,8 +64,17 @@ def run_view(run: run_pb2.Run) -> Table:
             table.add_row(name, value if isinstance(value, Text) else user_text(value))
     for key, value in from_key_values(run.config).items():
         table.add_row(user_text(f"config {key}"), user_text(_value_text(value)))
-    for key, value in from_key_values(run.summary).items():
+    summary = from_key_values(run.summary)
+    shown = {
+        key: value
+        for key, value in summary.items()
+        if (fnmatchcase(key, metric) or key == metric if metric else not is_system(key))
+    }
+    for key, value in shown.items():
         table.add_row(user_text(f"summary {key}"), user_text(_figure_text(value)))
+    if not metric and (left_out := len(summary) - len(shown)):
+        system = f"and {count_text(left_out, 'system metric')} (--metric '{PREFIX}*')"
+        table.add_row("summary", system)
     for alert in run.alerts:
         level = record_pb2.Alert.Level.Name(alert.level).removeprefix("LEVEL_").lower()
         table.add_row(f"alert ({level})", alert_text(alert))

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from pillion.system import is_system
 from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
@@ -59,7 +60,11 @@ class WatchedRun:
             self.lines.extend(piece.lines)
         self.alerts.extend(response.alerts)
         if not self.metric:
-            numbers = [key for key, value in self.values.items() if _number(value) is not None]
+            numbers = [
+                key
+                for key, value in self.values.items()
+                if _number(value) is not None and not is_system(key)
+            ]
             preferred = [key for key in METRICS_PREFERRED if key in numbers]
             self.metric = next(iter([*preferred, *numbers]), "")
 

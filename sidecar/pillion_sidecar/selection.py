@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from pillion.system import is_system
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import RunId
 
@@ -17,7 +18,7 @@ class Selection:
     """Which points are wanted. All bounds are inclusive."""
 
     keys: tuple[str, ...] = ()
-    """Names or globs; none: all metrics."""
+    """Names or globs; none: all metrics but those of the system."""
     min_step: int | None = None
     max_step: int | None = None
     min_time_unix_nano: int | None = None
@@ -38,11 +39,13 @@ class Selection:
 def chosen_keys(run_id: RunId, names: Collection[str], wanted: Sequence[str]) -> set[str]:
     """Return the metrics that are meant by names and globs, of those that the run has.
 
+    By nothing all are meant but those of the system, which `*` means too.
+
     Raises:
         PeerError: The run has no metric of a name that was given, or a glob is malformed.
     """
     if not wanted:
-        return set(names)
+        return {name for name in names if not is_system(name)}
     chosen: set[str] = set()
     for pattern in wanted:
         if pattern in names:
@@ -80,5 +83,5 @@ def check_glob(pattern: str, where: str) -> None:
 def _has(names: Collection[str]) -> str:
     if not names:
         return "It has none yet."
-    shown = ", ".join([*names][:NAMES_SHOWN])
+    shown = ", ".join(sorted(names, key=is_system)[:NAMES_SHOWN])
     return f"It has {shown}{' …' if len(names) > NAMES_SHOWN else ''}."

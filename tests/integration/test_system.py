@@ -14,6 +14,7 @@ import pytest
 from faults.oracle import Found, read_store, read_wandb
 from processes import WAIT_S, SidecarProcess, environment, pids_below
 
+from pillion.api import Client
 from pillion.system import is_system
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -155,6 +156,41 @@ def test_rows_reach_w_and_b_once_as_any_others(
     assert read_wandb(sidecar.data_dir / "wandb" / "wandb", "both") == stored
     assert [row.step for row in stored if "loss" in row.values] == list(range(6))
     assert sum("system/memory_rss_gib" in row.values for row in stored) > count
+
+
+def test_what_nobody_has_named_is_shown_without_them(
+    make_sidecar: MakeSidecar, run_python: RunPython, wait_until: WaitUntil
+) -> None:
+    """And with them when they are named; an export is every row."""
+    sidecar = make_sidecar("--wandb-mode", "disabled", *OFTEN)
+    trainers = [Trainer(run_python, sidecar, run_id) for run_id in ("a", "b")]
+    for run_id, trainer in zip(("a", "b"), trainers, strict=True):
+        trainer.log(5)
+        wait_until(lambda run_id=run_id: len(rows_of(sidecar, run_id)[1]) >= 2)
+        trainer.end()
+    with Client(sidecar.address) as client:
+        run = client.run("a")
+        assert [row.keys() - {"_ordinal", "_step", "_time"} for row in run.rows()] == [{"loss"}] * 5
+        assert len(run.rows("*")) == run.row_count > 5
+        assert all("loss" not in row for row in run.rows("system/*"))
+        by_step = run.history("*", by="step")
+        assert by_step["system/memory_rss_gib"].max() > 0
+        found = client.compare(["a", "b"])
+        assert [*found.metrics] == ["loss"]
+        assert found.metric == "loss"
+        named = client.compare(["a", "b"], series=["system/memory_rss_gib"])
+        assert [*named.metrics] == ["loss", "system/memory_rss_gib"]
+    command = (sys.executable, "-m", "pillion_sidecar", "export", "a", "--format", "jsonl")
+    exported = subprocess.run(
+        [*command, "--address", sidecar.address],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=True,
+    )
+    assert exported.stdout.count("\n") == run.row_count
+    assert "system/memory_rss_gib" in exported.stdout
 
 
 @pytest.fixture

@@ -55,6 +55,21 @@ def test_metrics_come_by_name_and_those_without_points_not_at_all() -> None:
         assert [each.run_id for each in metric.statistics] == ["b", "a"]
 
 
+def test_how_the_system_does_takes_part_when_it_is_named() -> None:
+    """As what decides, by its direction, or among the series; else no run is best by it."""
+    runs = {"a": {"system/ecc_errors": [1.0]}, "b": {"system/ecc_errors": [0.0]}}
+    found = compared(**runs)
+    assert (found.metrics, found.metric) == ((), None)
+    for question in (
+        Question("system/ecc_errors"),
+        Question("", {"system/ecc_errors": Direction.LOWER}),
+        Question(named=frozenset({"system/ecc_errors"})),
+    ):
+        answer = answered(question, *((stored_run(run), of) for run, of in runs.items()))
+        assert [metric.key for metric in answer.metrics] == ["system/ecc_errors"]
+        assert answer.best_run_id is None
+
+
 def test_the_best_run_of_a_metric_has_the_best_value_in_its_direction() -> None:
     """Not the last value, and never a run without a number."""
     found = compared(

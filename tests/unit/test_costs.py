@@ -13,9 +13,9 @@ from pillion_sidecar.store_statistics import MetricStatistics
 S = 10**9
 
 
-def cost(throughput: float | None = None, **fields: Any) -> RunCost:
+def cost(statistics: dict[str, MetricStatistics] | None = None, **fields: Any) -> RunCost:
     """Make up what a run took; it is 50 s past the epoch."""
-    return run_cost(stored_run("r", **fields), throughput, lambda: 50 * S)
+    return run_cost(stored_run("r", **fields), statistics or {}, "", lambda: 50 * S)
 
 
 def test_a_run_takes_from_its_start_to_its_end() -> None:
@@ -28,6 +28,15 @@ def test_a_run_without_an_end_takes_until_now() -> None:
     """Which is said."""
     found = cost(start_time_unix_nano=10 * S, end_time_unix_nano=None)
     assert (found.duration_s, found.is_running) == (40.0, True)
+
+
+def test_samples_of_the_system_are_nothing_that_got_done() -> None:
+    """A slow trainer logs fewer rows than there are samples."""
+    statistics = {
+        key: MetricStatistics(RunId("r"), count, 0)
+        for key, count in (("loss", 3), ("system/threads", 9), ("system/cpu_percent", 8))
+    }
+    assert cost(statistics, end_time_unix_nano=2 * S, row_count=12).rows_per_s == 1.5
 
 
 def test_gpu_time_is_the_time_of_all_gpus() -> None:

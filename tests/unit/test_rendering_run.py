@@ -11,11 +11,11 @@ from pillion.values import to_key_values
 from pillion_sidecar.rendering_run import run_view
 
 
-def lines_of(**fields: Any) -> dict[str, str]:
+def lines_of(metric: str = "", **fields: Any) -> dict[str, str]:
     """Return what is shown of a run, by the label at the left."""
     run = run_pb2.Run(run_id="r1", state="RUN_STATE_FAILED", **fields)
     file = io.StringIO()
-    Console(file=file, width=160, highlight=False).print(run_view(run))
+    Console(file=file, width=160, highlight=False).print(run_view(run, metric))
     pairs = [line.partition("  ") for line in file.getvalue().splitlines()]
     return {label: value.strip() for label, _, value in pairs if label}
 
@@ -49,6 +49,19 @@ def test_figures_are_rounded_as_in_tables(value: object, text: str) -> None:
     )
     assert shown["summary loss"] == text
     assert shown["config lr"] == "0.123456789"
+
+
+def test_how_the_system_does_is_shown_when_it_is_asked_for() -> None:
+    """Else it would drown the trainer's own metrics; how many there are is told."""
+    summary = to_key_values({"loss": 2.0, "system/threads": 3, "system/gpu/0/power_w": 300.5})
+    shown = lines_of(summary=summary)
+    assert shown["summary loss"] == "2"
+    assert shown["summary"] == "and 2 system metrics (--metric 'system/*')"
+    assert not [label for label in shown if "system/" in label]
+    named = lines_of("system/*", summary=summary)
+    assert named["summary system/gpu/0/power_w"] == "300.5"
+    assert named.keys().isdisjoint({"summary loss", "summary"})
+    assert lines_of("loss", summary=summary)["summary loss"] == "2"
 
 
 def test_an_alert_is_its_title_and_its_text() -> None:

@@ -329,13 +329,19 @@ def test_a_reader_that_stops_taking_holds_no_snapshot(shelf: Shelf) -> None:
         (["odd[0]"], {"odd[0]"}),
         (["nothing*"], set()),
         (["LR*"], set()),
+        ([], {"train/loss", "train/acc", "eval/loss", "lr", "odd[0]"}),
+        (["system/*"], {"system/threads"}),
+        (
+            ["*"],
+            {"train/loss", "train/acc", "eval/loss", "lr", "odd[0]", "system/threads"},
+        ),
     ],
 )
 def test_metrics_are_chosen_by_name_or_glob(
     shelf: Shelf, keys: list[str], chosen: set[str]
 ) -> None:
-    """A name that is one counts as a name; globs tell case apart."""
-    for key in ("train/loss", "train/acc", "eval/loss", "lr", "odd[0]"):
+    """A name that is one counts as a name; globs tell case apart; nothing leaves the system out."""
+    for key in ("train/loss", "train/acc", "eval/loss", "lr", "odd[0]", "system/threads"):
         shelf.log({key: [1.0]})
     assert set(shelf.read(keys=keys)) == chosen
 

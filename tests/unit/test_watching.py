@@ -181,6 +181,17 @@ def shown(view: Any) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def test_how_the_system_does_is_no_metric_to_begin_with() -> None:
+    """Its figures come before the trainer's first; they are shown if they are named."""
+    system = pb2.WatchRunResponse(values=to_key_values({"system/threads": 3}), row_count=1)
+    one, named = (WatchedRun(run_pb2.Run(run_id="r1"), key) for key in ("", "system/threads"))
+    for each in (one, named):
+        each.take_in(system)
+    assert (one.metric, named.value) == ("", 3)
+    one.take_in(pb2.WatchRunResponse(values=to_key_values({"acc": 0.5}), row_count=2))
+    assert one.metric == "acc"
+
+
 def test_a_run_is_shown_with_its_chart_lines_and_alerts() -> None:
     """Of several only the table and the alerts."""
     one = WatchedRun(run_pb2.Run(run_id="r1"))
