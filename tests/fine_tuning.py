@@ -26,6 +26,8 @@ class FakeRun:
         self.summary: dict[str, Any] = {}
         self.rows: list[tuple[int, dict[str, Any]]] = []
         self.exit_codes: list[int] = []
+        self.artifacts: list[tuple[Any, list[str]]] = []
+        self.used: list[str] = []
         self.should_stop = False
         self.at_step: Any = lambda _step: None
 
@@ -34,10 +36,21 @@ class FakeRun:
         self.rows.append((step, dict(metrics)))
         self.at_step(step)
 
+    def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
+        """Keep the artifact."""
+        self.artifacts.append((artifact, aliases))
+
+    def use_artifact(self, artifact: str) -> None:
+        """Keep what was used."""
+        self.used.append(artifact)
+
     def finish(self, exit_code: int = 0, *, state: str = "", reason: str = "") -> None:
         """Keep how it ended."""
         self.exit_codes.append(exit_code)
         self.state, self.reason = state, reason
+
+    def log_checkpoint(self, *_: Any) -> None:
+        """Take it."""
 
     def series(self, key: str) -> list[float]:
         """Return all values of one metric."""

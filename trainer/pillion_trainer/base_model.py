@@ -67,7 +67,7 @@ def ensure_base_model(
     """
     recipe = recipe or Recipe()
     text = (resources.files(__package__) / "texts" / "prose.txt").read_text(encoding="utf-8")
-    folder = (cache_dir or _default_cache_dir()) / f"base-{_digest(recipe, text)}"
+    folder = (cache_dir or default_cache_dir()) / f"base-{_digest(recipe, text)}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,8 @@ def _digest(recipe: Recipe, text: str) -> str:
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]
 
 
-def _default_cache_dir() -> Path:
+def default_cache_dir() -> Path:
+    """Return the user's cache folder of Pillion, whether it is there or not."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "pillion"
 

@@ -6,7 +6,7 @@ Uses the run it is given; starting and finishing that run is the caller's (`cli.
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from transformers import (
 
 from pillion.integrations.hardware import describe_libraries, describe_machine
 from pillion.integrations.transformers import PillionCallback, Run
+from pillion_trainer.base_files import base_files
 from pillion_trainer.checks import Checked, check, output_dir_of
 from pillion_trainer.config import TrainingConfig
 from pillion_trainer.dataset import Dataset, Padding, make_dataset
 from pillion_trainer.guard import GuardCallback
+from pillion_trainer.lineage import TRAINING_FILE, log_adapter, log_base, write_training_file
 from pillion_trainer.models import CHECKPOINTING, load_model, with_adapter
 from pillion_trainer.stopping import StopRequest
 
@@ -109,10 +111,11 @@ def fine_tune(
 
     model, tokenizer = load_model(config, base_dir, say)
     dataset = make_dataset(checked.sources, tokenizer, config)
+    base = base_files(config.model, model)
     model = with_adapter(model, config)
     if checked.checkpoint:
         checked.checkpoint.refuse_another(model.active_peft_config)
-    run.config.update(_hyperparameters(config, model, dataset))
+    run.config.update(_hyperparameters(config, model, dataset) | {"base_model": base.as_dict()})
     _announce(say, config, model, dataset, output_dir)
 
     trainer = Trainer(
@@ -124,12 +127,17 @@ def fine_tune(
         if dataset.is_packed
         else Padding(tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
-        callbacks=[PillionCallback(run, describes=False), GuardCallback(stop), _Plan(run)],
+        callbacks=[
+            PillionCallback(run, describes=False, log_model=_checkpoints_logged(config)),
+            GuardCallback(stop),
+            _Plan(run),
+        ],
     )
     trainer.remove_callback(ProgressCallback if is_watched else PrinterCallback)
     if is_watched:
         trainer.add_callback(_Bar)
 
+    base_reference = log_base(run, base) if config.log_model != "none" else ""
     started_s = time.monotonic()
     resumed = str(checked.checkpoint.folder) if checked.checkpoint else None
     trainer.train(resume_from_checkpoint=resumed)
@@ -140,7 +148,27 @@ def fine_tune(
 
     result = _result(trainer, output_dir, training_time_s)
     run.summary.update(_summary(result))
+    metrics = {name: value for name, value in asdict(result).items() if name != "adapter_dir"}
+    described = {
+        "dataset": dataset.as_dict(),
+        "hardware": describe_machine(),
+        "libraries": describe_libraries(),
+    }
+    write_training_file(output_dir, run, config, base, metrics, described)
+    if config.log_model != "none":
+        files = [
+            *sorted(output_dir.glob("adapter_*")),
+            *map(Path, tokenizer.save_pretrained(str(output_dir))),
+            output_dir / TRAINING_FILE,
+        ]
+        told = {"method": config.method, "metrics": metrics, "run_id": run.id}
+        log_adapter(run, base, base_reference, files, told, is_stopped=stop.is_made)
     return result
+
+
+def _checkpoints_logged(config: TrainingConfig) -> str:
+    """Return what the callback logs: checkpoints; the adapter is logged here, with its base."""
+    return config.log_model if config.log_model in {"checkpoint", "best"} else "none"
 
 
 def _silent(_line: str) -> None:
