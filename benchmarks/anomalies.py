@@ -313,6 +313,30 @@ def paused(task: tuple[int, int]) -> tuple[str, ...]:
     return name, f"{stalled} of {task[1]:,}"
 
 
+IDLING = [
+    ("no pauses", 0.0, False),
+    ("an evaluation of 5 minutes on the CPU every hour", 300.0, False),
+    ("an evaluation of 8 minutes on the CPU every hour", 480.0, False),
+    ("a pause of 15 minutes every hour", 900.0, True),
+]
+
+
+def idled(task: tuple[int, int]) -> tuple[str, ...]:
+    """Return the row of a way to pause: how many runs of 8 hours had their GPUs called idle."""
+    name, pause_s, is_idle = IDLING[task[0]]
+    told = 0
+    for noise in seeds(name, task[1]):
+        times_s = 15.0 * np.arange(VALUES) + noise.uniform(0, 1, VALUES)
+        busy = noise.uniform(20, 99) + 15 * noise.normal(size=VALUES)
+        lasts_s = pause_s * noise.uniform(0.8, 1.2) if pause_s else 0.0
+        is_paused = np.mod(times_s + noise.uniform(0, 3600), 3600) < lasts_s
+        column = np.where(is_paused, noise.uniform(0, 2, VALUES), np.clip(busy, 0, 100))
+        columns = {"system/gpu/0/utilization_percent": np.round(column)}
+        times = (times_s * 1e9).astype(np.int64)
+        told += bool(Anomalies().take(Frame(0, STEPS, times, columns)))
+    return name, "yes" if is_idle else "no", f"{told:,} of {task[1]:,}"
+
+
 def costs() -> Iterator[tuple[str, ...]]:
     """Yield a row per kind of metric: microseconds of CPU per value."""
     ordinals = np.arange(100 * VALUES, dtype=np.int64)
@@ -345,6 +369,7 @@ def main() -> None:
     with ProcessPoolExecutor() as pool:
         healthy = pool.map(false_alarms, ((place, count) for place in range(len(HEALTHY))))
         planted = pool.map(missed, ((place, count) for place in range(len(FAULTS))))
+        idle = pool.map(idled, ((place, count) for place in range(len(IDLING))))
         slow = pool.map(paused, ((place, count) for place in range(len(PAUSES))))
         report = "\n".join(
             [
@@ -357,6 +382,8 @@ def main() -> None:
                 table(("metric", "fault", "outcome"), recorded(count)),
                 "Runs with rows every 0.1 to 30 s that were called stalled, though they paused:\n",
                 table(("pauses", "false alarms"), slow),
+                "Runs of 8 hours, sampled every 15 s, whose GPU was called idle:\n",
+                table(("pauses", "is idle", "told"), idle),
                 "What looking costs:\n",
                 table(("metric", "microseconds of CPU per value"), costs()),
             ]

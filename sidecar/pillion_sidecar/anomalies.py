@@ -2,11 +2,12 @@
 
 Pure: rows in, findings out. Time comes in with the rows; how long a run has been silent is told.
 Metrics named `anomaly/...` are not looked at: they are what is found here. Those named `system/...`
-are for rules of the user's own, and are no sign that the training goes on.
+are for `idle_gpu` and for rules of the user's own, and are no sign that the training goes on.
 """
 
 import copy
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
+from pillion.system import PREFIX as SYSTEM_PREFIX
 from pillion.system import is_system
 from pillion_sidecar.anomaly_rules import (
     LEVELS,
     RULES_BY_KIND,
+    IdleGpu,
     NotANumber,
     Rule,
 )
@@ -29,6 +32,7 @@ from pillion_sidecar.metric_kinds import Kind, kind_of
 from pillion_sidecar.records import AlertLevel, Frame
 
 PREFIX = "anomaly/"
+_UTILIZATION = re.compile(re.escape(SYSTEM_PREFIX) + r"gpu/\d+/utilization_percent")
 METRICS_MAX = 1_000
 """Metrics of a run that are looked at, in the order in which they come."""
 FINDINGS_MAX = 20
@@ -88,6 +92,7 @@ class Anomalies:
         """
         self._thresholds, self._stall_min_s = thresholds, stall_min_s
         self._metrics: dict[str, _Metric] = {}
+        self._idle_gpu = IdleGpu()
         self._counts: Counter[str] = Counter()
         self._intervals_s: deque[float] = deque(maxlen=STALL_INTERVALS)
         self._last: tuple[int, int, int] | None = None
@@ -104,9 +109,12 @@ class Anomalies:
         if is_of_trainer(frame):
             self._note_times(frame)
         found = sorted(
-            (index, rule, key, evidence)
-            for key, values in columns.items()
-            for index, rule, evidence in self._judge(key, values)
+            [
+                (index, rule, key, evidence)
+                for key, values in columns.items()
+                for index, rule, evidence in self._judge(key, values)
+            ]
+            + [(index, "idle_gpu", "", evidence) for index, evidence in self._judge_gpus(frame)]
         )
         return [
             finding
@@ -162,6 +170,20 @@ class Anomalies:
             for threshold in metric.thresholds:
                 if evidence := threshold.feed(value):
                     yield index, "threshold", evidence
+
+    def _judge_gpus(self, frame: Frame) -> Iterator[tuple[int, str]]:
+        """Yield (index, evidence) where the run's GPUs begin to be idle."""
+        gpus = [
+            column
+            for key, column in frame.columns.items()
+            if _UTILIZATION.fullmatch(key) and column_kind(column) in NUMBER_KINDS
+        ]
+        if gpus:
+            busiest = np.max(np.stack(gpus).astype(np.float64), axis=0)
+            for index, value in enumerate(busiest.tolist()):
+                time_s = int(frame.times_unix_nano[index]) / 1e9
+                if evidence := self._idle_gpu.feed(value, time_s):
+                    yield index, evidence
 
     def _is_looked_at(self, key: str) -> bool:
         return not key.startswith(PREFIX) and (not is_system(key) or bool(self._matching(key)))

@@ -48,6 +48,7 @@ OVERFITTING_VALUES, OVERFITTING_VALUES_MIN = 3, 6
 OVERFITTING_RISE, OVERFITTING_SCALES, OVERFITTING_WINDOW = 0.01, 5.0, 32
 THROUGHPUT_WINDOW, THROUGHPUT_RECENT, THROUGHPUT_SHARE = 256, 16, 0.5
 THROUGHPUT_WINDOW_MIN = 64
+IDLE_PERCENT, IDLE_MIN_S, IDLE_SAMPLES_MIN = 5.0, 600.0, 10
 NAN_VALUES = 3
 """In a row, but of a loss: mixed precision makes a gradient norm infinite now and then, and some
 metrics have no value now and then."""
@@ -344,6 +345,41 @@ class ThroughputDrop:
         )
 
 
+class IdleGpu:
+    """GPUs that do next to nothing: none was busier than 5 % for 10 minutes, and 10 samples.
+
+    From the start on, or since one was busier. Samples that lie 10 minutes apart say nothing of the
+    time between.
+    """
+
+    def __init__(self) -> None:
+        self._since_s = self._last_s = math.nan
+        self._most = 0.0
+        self._count = 0
+        self._is_told = False
+
+    def feed(self, busiest: float, time_s: float) -> str:
+        """Take the next sample; return the evidence where they begin to be idle.
+
+        Args:
+            busiest: The utilisation of the busiest GPU, in percent.
+            time_s: When it was taken.
+        """
+        is_idle = busiest < IDLE_PERCENT  # NaN is not
+        if not is_idle or not time_s - self._last_s < IDLE_MIN_S:
+            self._since_s, self._most, self._count, self._is_told = time_s, 0.0, 0, False
+        self._last_s = time_s
+        if not is_idle:
+            return ""
+        self._most = max(self._most, busiest)
+        self._count += 1
+        idle_s = time_s - self._since_s
+        if self._is_told or self._count < IDLE_SAMPLES_MIN or idle_s < IDLE_MIN_S:
+            return ""
+        self._is_told = True
+        return f"no GPU was busier than {self._most:.3g} % for {idle_s / 60:.0f} minutes"
+
+
 LEVELS = {
     "nan": AlertLevel.ERROR,
     "loss_spike": AlertLevel.WARN,
@@ -354,6 +390,7 @@ LEVELS = {
     "overfitting": AlertLevel.WARN,
     "throughput_drop": AlertLevel.WARN,
     "stalled": AlertLevel.ERROR,
+    "idle_gpu": AlertLevel.WARN,
     "threshold": AlertLevel.WARN,
 }
 """Every rule, and how much what it finds matters."""

@@ -101,6 +101,7 @@ AnomalyRule = Literal[
     "overfitting",
     "throughput_drop",
     "stalled",
+    "idle_gpu",
     "threshold",
 ]
 

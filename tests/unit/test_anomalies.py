@@ -34,6 +34,9 @@ EVAL: Curve = 2.0 + np.exp(-np.arange(30) / 10) + 0.01 * NOISE[:30]
 SPEED: Curve = 100 + 5 * NOISE
 
 
+TEXTS = np.array(["0"] * 600, dtype=object)
+
+
 def frame(columns: Mapping[str, Curve], first: int = 0) -> Frame:
     """Make rows, a second apart, whose steps are ten times their ordinals."""
     count = len(next(iter(columns.values())))
@@ -165,6 +168,46 @@ def test_samples_of_the_system_do_not_make_a_stalled_run_look_alive() -> None:
     assert finding.ordinal == 599
 
 
+def gpus_of(*utilizations: Sequence[float], interval_s: int = 15, first: int = 0) -> Frame:
+    """Make samples of GPUs, one sequence per GPU."""
+    count = len(utilizations[0])
+    ordinals = np.arange(first, first + count, dtype=np.int64)
+    columns = {
+        f"system/gpu/{index}/utilization_percent": np.array(values, np.float64)
+        for index, values in enumerate(utilizations)
+    }
+    return Frame(first, np.full(count, 7), ordinals * interval_s * 10**9, columns)
+
+
+def test_gpus_that_are_all_idle_for_ten_minutes_are_told_once() -> None:
+    """From the start on, and again when one was busy in between; by time, not by samples."""
+    samples = [0.0, 3.0] * 30 + [98.0] + [0.0] * 100
+    first, second = Anomalies().take(gpus_of(samples, [4.0] * 161))
+    assert (first.rule, first.metric, first.ordinal) == ("idle_gpu", "", 40)
+    assert first.sentence == "no GPU was busier than 4 % for 10 minutes, at step 7."
+    assert second.ordinal == 60 + 40
+    (slow,) = Anomalies().take(gpus_of([0.0] * 30, interval_s=120))
+    assert slow.ordinal == 9
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        gpus_of([0.0] * 100, [60.0] * 100),  # one works, the other belongs to nobody
+        gpus_of(([90.0] * 20 + [0.0] * 36) * 5),  # evaluations of nine minutes
+        gpus_of([0.0, 0.0, 0.0, 6.0] * 50),
+        gpus_of([0.0] * 30, interval_s=700),  # so seldom that nobody knows
+        gpus_of([0.0] * 30),
+        gpus_of([np.nan] * 100),
+        Frame(0, STEPS, STEPS * 15 * 10**9, {"system/gpu/0/utilization_percent": TEXTS}),
+        Frame(0, STEPS, STEPS * 15 * 10**9, {"gpu/0/utilization_percent": np.zeros(600)}),
+    ],
+)
+def test_gpus_that_work_now_and_then_are_left_alone(samples: Frame) -> None:
+    """Pauses are part of training."""
+    assert Anomalies().take(samples) == []
+
+
 def test_one_rule_speaks_a_bounded_number_of_times() -> None:
     """A run whose every metric is broken does not flood anybody."""
     columns = {f"loss/{index}": np.full(1, np.nan) for index in range(100)}
@@ -258,5 +301,5 @@ def test_a_metrics_name_says_what_it_is(metric: str, kind: Kind) -> None:
 
 def test_every_rule_has_a_level_and_can_be_named_in_settings() -> None:
     """What is found is an alert, and may ask trainers to stop."""
-    rules = {rule for rule, *_ in PLANTED} | {"stalled", "threshold"}
+    rules = {rule for rule, *_ in PLANTED} | {"stalled", "idle_gpu", "threshold"}
     assert rules == set(LEVELS) == set(get_args(AnomalyRule))
