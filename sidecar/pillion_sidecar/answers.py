@@ -8,7 +8,7 @@ from pillion.v1 import run_pb2, telemetry_service_pb2
 from pillion.values import to_key_values
 from pillion_sidecar import run_search
 from pillion_sidecar.environment import encode_environment
-from pillion_sidecar.errors import PeerError, StateError
+from pillion_sidecar.errors import PeerError, unknown_run
 from pillion_sidecar.records import encode_alert, encode_definition, encode_target
 from pillion_sidecar.run_filter import parse_filters, parse_order
 from pillion_sidecar.store import Store
@@ -90,9 +90,7 @@ def find_run(store: Store, run_id: str) -> StoredRun:
     """Return a run; raise StateError if there is none."""
     run = store.run(check_run_id(run_id))
     if run is None:
-        raise StateError(
-            f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
-        )
+        raise unknown_run(run_id)
     return run
 
 

@@ -14,7 +14,7 @@ from pillion_sidecar import rendering
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.cli_common import DataDir, Json, Listen, Run, asking, show, tell_unless_serving
 from pillion_sidecar.columns import decode_column
-from pillion_sidecar.errors import PeerError, StateError
+from pillion_sidecar.errors import PeerError, unknown_run
 from pillion_sidecar.records import RunId
 from pillion_sidecar.rendering import plain_value
 from pillion_sidecar.rendering_run import run_view, whole_run_json
@@ -90,9 +90,7 @@ def print_console(run: Run, data_dir: DataDir = None, as_json: Json = False) -> 
     with asking(None, data_dir) as ask, closing(Store(ask.store_url)) as store:
         run_id = RunId(ask.run_id(run))
         if not store.has_run(run_id):
-            raise StateError(
-                f"There is no run {run}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
-            )
+            raise unknown_run(run_id)
         if as_json:
             pieces = [rendering.console_json(piece) for piece in store.console(run_id)]
             show(None, {"run_id": run_id, "console": pieces}, as_json=True)

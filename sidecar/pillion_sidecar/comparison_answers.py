@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -25,11 +26,9 @@ from pillion_sidecar.compare import (
     compare,
     directions_of,
 )
-from pillion_sidecar.costs import RunCost
 from pillion_sidecar.differences import Difference
 from pillion_sidecar.directions import Direction
 from pillion_sidecar.errors import PeerError
-from pillion_sidecar.groups import GroupDifference, GroupStatistics
 from pillion_sidecar.records import RunId
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_statistics import MetricStatistics, read_statistics
@@ -122,11 +121,9 @@ def _message(comparison: Comparison) -> pb2.CompareResponse:
         config_difference_count=config.count,
         environment_differences=map(_difference_message, environment.found),
         environment_difference_count=environment.count,
-        costs=map(_cost_message, comparison.costs),
+        costs=[run_pb2.RunCost(**asdict(cost)) for cost in comparison.costs],
         throughput_metric=comparison.throughput_metric,
-        groups=[
-            run_pb2.RunGroup(name=group.name, run_ids=group.run_ids) for group in comparison.groups
-        ],
+        groups=[run_pb2.RunGroup(**asdict(group)) for group in comparison.groups],
     )
 
 
@@ -135,59 +132,12 @@ def _metric_message(metric: MetricComparison) -> run_pb2.MetricComparison:
         key=metric.key,
         direction=run_pb2.Direction.Name(metric.direction),
         best_run_id=metric.best_run_id or "",
-        statistics=map(_statistics_message, metric.statistics),
+        statistics=[run_pb2.MetricStatistics(**asdict(one)) for one in metric.statistics],
         group_figure=metric.group_figure,
-        groups=map(_group_message, metric.groups),
-        group_differences=map(_group_difference_message, metric.group_differences),
-    )
-
-
-def _statistics_message(one: MetricStatistics) -> run_pb2.MetricStatistics:
-    return run_pb2.MetricStatistics(
-        run_id=one.run_id,
-        point_count=one.point_count,
-        nan_count=one.nan_count,
-        first=one.first,
-        last=one.last,
-        min=one.min,
-        max=one.max,
-        mean=one.mean,
-        best=one.best,
-        best_step=one.best_step,
-    )
-
-
-def _group_message(group: GroupStatistics) -> run_pb2.GroupStatistics:
-    return run_pb2.GroupStatistics(
-        name=group.name,
-        run_count=group.run_count,
-        mean=group.mean,
-        standard_deviation=group.standard_deviation,
-    )
-
-
-def _group_difference_message(one: GroupDifference) -> run_pb2.GroupDifference:
-    return run_pb2.GroupDifference(
-        name=one.name,
-        baseline=one.baseline,
-        difference=one.difference,
-        low=one.low,
-        high=one.high,
-        p_value=one.p_value,
-        degrees_of_freedom=one.degrees_of_freedom,
-        remark=one.remark,
-    )
-
-
-def _cost_message(cost: RunCost) -> run_pb2.RunCost:
-    return run_pb2.RunCost(
-        run_id=cost.run_id,
-        duration_s=cost.duration_s,
-        is_running=cost.is_running,
-        gpu_count=cost.gpu_count,
-        gpu_s=cost.gpu_s,
-        rows_per_s=cost.rows_per_s,
-        throughput=cost.throughput,
+        groups=[run_pb2.GroupStatistics(**asdict(one)) for one in metric.groups],
+        group_differences=[
+            run_pb2.GroupDifference(**asdict(one)) for one in metric.group_differences
+        ],
     )
 
 

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from pillion_sidecar.delivery import Delivery
-from pillion_sidecar.errors import StateError
+from pillion_sidecar.errors import StateError, unknown_run
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
 from pillion_sidecar.notices import Notices
@@ -135,9 +135,7 @@ class Deletions:
         with closing(Store(self._settings.store_url, owner=owner)) as store:
             cursor, of_whom = store.cursor(run_id), store.owner_of(run_id)
         if of_whom is None:
-            raise StateError(
-                f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
-            )
+            raise unknown_run(run_id)
         if cursor is None:
             raise StateError(
                 f"Run {run_id} is another sidecar's, {of_whom}, with which this one shares a "

@@ -45,3 +45,10 @@ class DiskError(PillionError):
 
 class SinkError(PillionError):
     """A sink could not take something now; it is tried again."""
+
+
+def unknown_run(run_id: str) -> StateError:
+    """Return what is raised where a run is asked for that there is none of."""
+    return StateError(
+        f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
+    )

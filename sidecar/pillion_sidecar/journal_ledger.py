@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pillion_sidecar import journal_deletion
 from pillion_sidecar.artifact_records import Artifact, encode_artifact
 from pillion_sidecar.environment import encode_environment
-from pillion_sidecar.errors import LimitError, StateError
+from pillion_sidecar.errors import LimitError, StateError, unknown_run
 from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_reader import EntryKind
 from pillion_sidecar.journal_room import Gauge
@@ -469,10 +469,7 @@ class Ledger:
     def _existing(self, run_id: RunId) -> _Run:
         run = self._run(run_id)
         if run is None:
-            raise StateError(
-                f"There is no run {run_id}. `pillion runs` lists those there are.",
-                reason="RUN_UNKNOWN",
-            )
+            raise unknown_run(run_id)
         return run
 
     def _known(self, run_id: RunId, writer_id: WriterId) -> tuple[_Run, _Writer]:

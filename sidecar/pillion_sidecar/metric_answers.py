@@ -8,7 +8,7 @@ from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.columns import encode_column, packed
 from pillion_sidecar.downsampling import POINTS_MIN
-from pillion_sidecar.errors import PeerError, StateError
+from pillion_sidecar.errors import PeerError, unknown_run
 from pillion_sidecar.segment_reading import Piece
 from pillion_sidecar.selection import Selection, is_glob
 from pillion_sidecar.series_reading import read_points
@@ -31,9 +31,7 @@ def read_metrics(
     selection = check_selection(request)
     run_id = check_run_id(request.run_id)
     if not store.has_run(run_id):
-        raise StateError(
-            f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
-        )
+        raise unknown_run(run_id)
     for piece in read_points(store, run_id, selection):
         if len(piece):
             yield from _messages(piece)

@@ -27,7 +27,7 @@ from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.comparison_answers import check_question, compare_runs
 from pillion_sidecar.configuration import Configuration
 from pillion_sidecar.delivery import STORE, Delivery
-from pillion_sidecar.errors import DiskError, SettingsError, StateError
+from pillion_sidecar.errors import DiskError, SettingsError, StateError, unknown_run
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.journal_reader import JournaledRun, JournalReader
 from pillion_sidecar.pages import Pages
@@ -298,9 +298,7 @@ class Queries:
         elif run := journal.run(check_run_id(run_id)):
             runs = [run]
         else:
-            raise StateError(
-                f"There is no run {run_id}. `pillion runs` lists those there are.", "RUN_UNKNOWN"
-            )
+            raise unknown_run(run_id)
         now_unix_nano = time.time_ns()
         standings = [
             (

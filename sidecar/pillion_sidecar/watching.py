@@ -12,7 +12,7 @@ from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, to_key_values
 from pillion_sidecar.answers import run_message
-from pillion_sidecar.errors import PeerError, StateError
+from pillion_sidecar.errors import PeerError, unknown_run
 from pillion_sidecar.records import Alert, AlertLevel, RunState, encode_alert
 from pillion_sidecar.store import Store
 from pillion_sidecar.store_tables import alerts, console, is_there
@@ -63,10 +63,7 @@ class Watch:
         """
         run = store.run(self._run_id)
         if run is None:
-            raise StateError(
-                f"There is no run {self._run_id}. `pillion runs` lists those there are.",
-                "RUN_UNKNOWN",
-            )
+            raise unknown_run(self._run_id)
         response = pb2.WatchRunResponse(row_count=run.row_count, last_step=run.last_step)
         self.has_more = self._read_console(store, response)
         self._read_alerts(store, response)
