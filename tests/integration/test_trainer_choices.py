@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,17 @@ import pytest
 pytest.importorskip("peft", reason="needs the extra [trainer]")
 
 import torch
-from fine_tuning import MINIATURE, FakeRun
+from fine_tuning import FakeRun
 from peft import PeftModel
+from processes import SidecarProcess
 from safetensors.torch import load_file
+from training import FOR_EVER, end_of, run_of, start_training, state_of
 from transformers import AutoModelForCausalLM
 
-from pillion_trainer.base_model import ensure_base_model
+import pillion
+from pillion.values import from_key_values
+from pillion_trainer.checkpoint import find_checkpoint
+from pillion_trainer.cli import main
 from pillion_trainer.config import ConfigurationError, TrainingConfig
 from pillion_trainer.machine import refuse_the_impossible
 from pillion_trainer.training import FineTune, fine_tune
@@ -38,13 +43,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a miniature of the built-in base model."""
-    return ensure_base_model(tmp_path_factory.mktemp("cache"), recipe=MINIATURE)
-
-
-def tune(base_dir: Path, output_dir: Path, **changed: Any) -> tuple[FakeRun, FineTune]:
+def tune(small_base: Path, output_dir: Path, **changed: Any) -> tuple[FakeRun, FineTune]:
     """Fine-tune for a few steps."""
     options: dict[str, Any] = {
         "output_dir": str(output_dir),
@@ -57,7 +56,7 @@ def tune(base_dir: Path, output_dir: Path, **changed: Any) -> tuple[FakeRun, Fin
         **changed,
     }
     run = FakeRun()
-    return run, fine_tune(TrainingConfig(**options), run, base_dir=base_dir)
+    return run, fine_tune(TrainingConfig(**options), run, base_dir=small_base)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +73,18 @@ def tune(base_dir: Path, output_dir: Path, **changed: Any) -> tuple[FakeRun, Fin
     ids=lambda changed: "-".join(str(value) for value in changed.values()),
 )
 def test_every_method_learns_and_its_adapter_loads_again(
-    base_dir: Path, tmp_path: Path, changed: dict[str, Any]
+    small_base: Path, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
     """The loss falls, what was trained is fp32, and peft reads what was saved."""
     text = tmp_path / "text.txt"
     text.write_text("All hands on deck before the glass runs out. " * 3)
-    run, _ = tune(base_dir, tmp_path, data=str(text), **changed)
+    run, _ = tune(small_base, tmp_path, data=str(text), **changed)
     losses = run.series("train/loss")
     assert losses[-1] < losses[0]
     weights = load_file(tmp_path / "adapter_model.safetensors")
     assert weights
     assert {each.dtype for each in weights.values()} == {torch.float32}
-    base = AutoModelForCausalLM.from_pretrained(base_dir)
+    base = AutoModelForCausalLM.from_pretrained(small_base)
     PeftModel.from_pretrained(base, tmp_path)
     group = run.config["ia3" if changed["method"] == "ia3" else "lora"]
     assert group["peft_type"] == ("IA3" if changed["method"] == "ia3" else "LORA")
@@ -96,7 +95,7 @@ def test_every_method_learns_and_its_adapter_loads_again(
 
 @pytest.mark.parametrize(("rows", "form"), [(CHAT, "chat"), (COMPLETION, "completion")])
 def test_samples_of_several_lengths_are_learned_and_evaluated(
-    base_dir: Path, tmp_path: Path, rows: list[dict[str, Any]], form: str
+    small_base: Path, tmp_path: Path, rows: list[dict[str, Any]], form: str
 ) -> None:
     """What is learned of them falls in loss; tokens are counted without what fills up."""
     data, held_out = tmp_path / "data.jsonl", tmp_path / "held-out.jsonl"
@@ -104,7 +103,7 @@ def test_samples_of_several_lengths_are_learned_and_evaluated(
     data.write_text(f"{json.dumps(rows[0])}\n{longer}\n" * 8)
     held_out.write_text(json.dumps(rows[0]))
     run, result = tune(
-        base_dir,
+        small_base,
         tmp_path / "out",
         data=str(data),
         eval_data=str(held_out),
@@ -119,38 +118,65 @@ def test_samples_of_several_lengths_are_learned_and_evaluated(
     assert 0 < described["tokens_learned"] < described["tokens"]
 
 
-def test_gradient_checkpointing_changes_no_loss(base_dir: Path, tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_no_loss(small_base: Path, tmp_path: Path) -> None:
     """It costs time for memory, and the adapter still gets its gradients."""
-    plain, _ = tune(base_dir, tmp_path / "plain")
-    saving, _ = tune(base_dir, tmp_path / "saving", gradient_checkpointing=True)
+    plain, _ = tune(small_base, tmp_path / "plain")
+    saving, _ = tune(small_base, tmp_path / "saving", gradient_checkpointing=True)
     assert saving.series("train/loss") == pytest.approx(plain.series("train/loss"), rel=1e-4)
 
 
 def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
-    base_dir: Path, tmp_path: Path
+    small_base: Path, tmp_path: Path
 ) -> None:
     """Steps, rates, data and losses are those of a training that was never stopped."""
     common = {"max_steps": 6, "checkpoint_interval_steps": 1, "checkpoints_kept": 9}
-    whole, _ = tune(base_dir, tmp_path / "whole", **common)
+    whole, _ = tune(small_base, tmp_path / "whole", **common)
     part = tmp_path / "part"
     shutil.copytree(tmp_path / "whole" / "checkpoint-4", part / "checkpoint-4")
     (part / "checkpoint-5").mkdir()  # as a trainer leaves it that is killed while it saves
-    resumed, result = tune(base_dir, part, resume_from="latest", **common)
+    resumed, result = tune(small_base, part, resume_from="latest", **common)
     assert [step for step, row in resumed.rows if "train/loss" in row] == [5, 6]
     for key in ("train/loss", "train/learning_rate"):
         assert resumed.series(key) == pytest.approx(whole.series(key)[4:], rel=1e-4)
     assert result.steps == 6
-    again, _ = tune(base_dir, tmp_path / "again", resume_from=str(part / "checkpoint-4"), **common)
+    again, _ = tune(
+        small_base, tmp_path / "again", resume_from=str(part / "checkpoint-4"), **common
+    )
     assert again.series("train/loss") == pytest.approx(resumed.series("train/loss"))
 
 
-def test_a_checkpoint_of_another_adapter_is_refused(base_dir: Path, tmp_path: Path) -> None:
+def test_a_training_that_was_killed_goes_on_in_its_run(
+    small_base: Path,
+    tmp_path: Path,
+    sidecar: SidecarProcess,
+    wait_until: Callable[[Callable[[], Any]], Any],
+) -> None:
+    """A kill leaves checkpoints; with the same id and the latest of them the steps go on."""
+    out = tmp_path / "out"
+    flags = ("--checkpoint-interval-steps", "2", "--log-model", "none")
+    killed = start_training(small_base, out, sidecar.address, *FOR_EVER, *flags)
+    wait_until((out / "checkpoint-4" / "trainer_state.json").is_file)
+    killed.kill()
+    end_of(killed)
+    wait_until(lambda: state_of(run_of(sidecar)) == "CRASHED")
+    checkpoint = find_checkpoint(TrainingConfig(resume_from="latest", max_steps=0), out)
+    assert checkpoint
+    steps = checkpoint.steps + 3
+    more = ("--max-steps", str(steps), "--resume-from", "latest")
+    resumed = start_training(small_base, out, sidecar.address, *flags, *more)
+    output = end_of(resumed)
+    assert resumed.returncode == 0, output
+    run = run_of(sidecar)
+    assert (run.last_step, from_key_values(run.summary)["total_steps"]) == (steps, steps)
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(small_base: Path, tmp_path: Path) -> None:
     """Each option that differs is told, and with how the checkpoint has it."""
     common = {"max_steps": 2, "checkpoint_interval_steps": 1, "target_modules": "q_proj"}
-    tune(base_dir, tmp_path, lora_r=4, **common)
+    tune(small_base, tmp_path, lora_r=4, **common)
     resumed = common | {"resume_from": "latest", "max_steps": 5}
     with pytest.raises(ConfigurationError) as caught:
-        tune(base_dir, tmp_path, lora_r=8, **resumed | {"target_modules": "q_proj,v_proj"})
+        tune(small_base, tmp_path, lora_r=8, **resumed | {"target_modules": "q_proj,v_proj"})
     assert [mistake.split(", but ")[0] for mistake in caught.value.mistakes] == [
         "lora_r gives 8",
         "target_modules gives q_proj, v_proj",
@@ -158,22 +184,22 @@ def test_a_checkpoint_of_another_adapter_is_refused(base_dir: Path, tmp_path: Pa
     with pytest.raises(
         ConfigurationError, match=r"method gives ia3, but the adapter in .* has lora"
     ):
-        tune(base_dir, tmp_path, method="ia3", **resumed)
+        tune(small_base, tmp_path, method="ia3", **resumed)
     with pytest.raises(ConfigurationError, match="target_modules gives"):
-        tune(base_dir, tmp_path, lora_r=4, **resumed | {"target_modules": "all-linear"})
+        tune(small_base, tmp_path, lora_r=4, **resumed | {"target_modules": "all-linear"})
     with pytest.raises(ConfigurationError, match="has 2 steps behind it: give more"):
-        tune(base_dir, tmp_path, lora_r=4, **common | {"resume_from": "latest"})
+        tune(small_base, tmp_path, lora_r=4, **common | {"resume_from": "latest"})
 
 
 @pytest.mark.parametrize("resume_from", ["latest", "empty"])
 def test_there_must_be_something_to_go_on_from(
-    base_dir: Path, tmp_path: Path, resume_from: str
+    small_base: Path, tmp_path: Path, resume_from: str
 ) -> None:
     """A training that silently begins anew would be worse than one that does not start."""
     (tmp_path / "empty").mkdir()
     source = resume_from if resume_from == "latest" else str(tmp_path / "empty")
     with pytest.raises(ConfigurationError, match="resume_from is"):
-        tune(base_dir, tmp_path / "out", resume_from=source)
+        tune(small_base, tmp_path / "out", resume_from=source)
 
 
 def test_all_mistakes_are_told_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -190,6 +216,25 @@ def test_all_mistakes_are_told_before_anything_is_loaded(tmp_path: Path) -> None
         )
     starts = [mistake.split(" is ")[0] for mistake in caught.value.mistakes]
     assert starts == ["optimizer", "data data.jsonl, line 1, text", "resume_from"]
+
+
+def test_check_says_the_plan_and_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a run nor a model; mistakes are those of a training."""
+    monkeypatch.setattr(pillion, "init", None)  # no run is wanted
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.jsonl").write_text(json.dumps(COMPLETION[0]))
+    flags = ["--check", "--model", "no/such", "--data", "data.jsonl", "--method", "ia3"]
+    assert main(flags) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "trainer: no/such: IA3, fp32",
+        "trainer: data data.jsonl: completion, 1 rows, 51 bytes",
+        "trainer: 3 epochs, 8 samples of 1024 tokens at most each step",
+    ]
+    assert main([*flags, "--optimizer", "adamm"]) == 2
+    assert "trainer: optimizer is 'adamm'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("outputs*"))
 
 
 def test_quantised_bases_need_a_gpu_and_their_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from pillion_sidecar.rendering_run import whole_run_json
 from pillion_sidecar.rendering_status import status_json
 from pillion_sidecar.service import _CODES_BY_FAULT, _CODES_BY_REASON
 from pillion_sidecar.settings import Settings
+from pillion_trainer.config import TrainingConfig
+from pillion_trainer.config_file import load_config
+from pillion_trainer.samples import read_data
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted(
@@ -148,6 +152,34 @@ def test_every_metric_of_the_sidecar_is_documented() -> None:
     own = sorted(name for name in names if name.startswith("pillion_"))
     assert "pillion_append_seconds" in own
     assert [name for name in own if f"`{name}`" not in documented] == []
+
+
+def test_every_option_of_a_fine_tune_is_documented() -> None:
+    """With its default, in the words of `--help`, and all in one order."""
+    rows = [row for row in read("docs/training.md").splitlines() if row.startswith("| `")]
+    expected = []
+    for each in fields(TrainingConfig):
+        word = str(each.default).lower() if isinstance(each.default, bool) else str(each.default)
+        default = "" if each.default in (None, ()) else f"`{word}`"
+        expected.append(f"| `{each.name}` | {default} | {each.metadata['help']} |")
+    assert [row for row in rows if row in expected] == expected
+
+
+def test_the_examples_of_a_fine_tune_hold(tmp_path: Path) -> None:
+    """Its files are read as configurations, and its rows as what they are called."""
+    text = read("docs/training.md")
+    for kind in ("toml", "yaml"):
+        (example,) = re.findall(rf"(?ms)^```{kind}\n(.*?)^```", text)
+        file = tmp_path / f"tune.{kind}"
+        (tmp_path / "sums.jsonl").touch()
+        file.write_text(example.replace("sums.jsonl", str(tmp_path / "sums.jsonl")))
+        assert load_config(file, {}).model == "Qwen/Qwen2.5-0.5B"
+    found = []
+    for index, example in enumerate(re.findall(r"(?ms)^```jsonl\n(.*?)^```", text)):
+        file = tmp_path / f"{index}.jsonl"
+        file.write_text(example)
+        found.append(read_data("data", str(file), "auto").form)
+    assert found == ["chat", "completion", "text"]
 
 
 def test_every_rpc_is_documented() -> None:

@@ -19,6 +19,25 @@ class Checked:
     sources: Sources
     checkpoint: Checkpoint | None
 
+    def plan(self, config: TrainingConfig) -> list[str]:
+        """Return a few lines for people on what a training would do."""
+        files = [self.sources.data, *([self.sources.eval_data] if self.sources.eval_data else [])]
+        bits = "" if config.quantization == "none" else f" in {config.quantization}"
+        length = f"{config.max_steps} steps" if config.max_steps else f"{config.epochs:g} epochs"
+        lines = [f"{config.model}{bits}: {method_in_words(config)}, {config.precision}"]
+        lines += [
+            f"{each.file.option} {each.file.name}: {each.form}, {len(each.file.rows)} rows, "
+            f"{each.file.size_bytes:,} bytes"
+            for each in files
+        ]
+        samples = config.batch_size * config.gradient_accumulation_steps
+        lines.append(
+            f"{length}, {samples} samples of {config.sequence_length} tokens at most each step"
+        )
+        if self.checkpoint:
+            lines.append(f"from {self.checkpoint.folder}, after {self.checkpoint.steps} steps")
+        return lines
+
 
 def check(config: TrainingConfig, run_id: str | None = None) -> Checked:
     """Check machine, libraries, data and checkpoint.
@@ -53,3 +72,11 @@ def output_dir_of(config: TrainingConfig, run_id: str | None) -> Path | None:
     """Return where adapter and checkpoints go; None where that is not known yet."""
     name = config.output_dir or (f"outputs/{run_id}" if run_id else None)
     return Path(name).expanduser().absolute() if name else None
+
+
+def method_in_words(config: TrainingConfig) -> str:
+    """Return the method, with the numbers that make it."""
+    if config.method == "ia3":
+        return "IA3"
+    name = {"lora": "LoRA", "dora": "DoRA"}[config.method]
+    return f"{name}, r {config.lora_r}, alpha {config.lora_alpha:g}"

@@ -34,7 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stop.listening():
             _prepare_process(options.threads)
             say = _silent if options.quiet else _say
-            return _prepare(say) if options.prepare else _train(config, options, stop, say)
+            if options.prepare:
+                return _prepare(say)
+            if options.check:
+                return _check(config, options, say)
+            return _train(config, options, stop, say)
     except ConfigurationError as error:
         for mistake in error.mistakes:
             _complain(mistake)
@@ -114,6 +118,15 @@ def _prepare(say: Callable[[str], None]) -> int:
     return 0
 
 
+def _check(config: TrainingConfig, options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Say what would be done, or raise `ConfigurationError`."""
+    from pillion_trainer.checks import check  # noqa: PLC0415
+
+    for line in check(config, options.run_id).plan(config):
+        say(line)
+    return 0
+
+
 def _prepare_process(threads: int | None) -> None:
     """Set the threads, which torch reads when it is loaded, and keep its libraries quiet."""
     if threads:
@@ -144,6 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--quiet", action="store_true", help="print mistakes only")
     own.add_argument(
         "--prepare", action="store_true", help="make the built-in base model, if need be, and end"
+    )
+    own.add_argument(
+        "--check",
+        action="store_true",
+        help="check options, data and machine, say the plan, and end",
     )
     for option in fields(TrainingConfig):
         if heading := option.metadata["group"]:

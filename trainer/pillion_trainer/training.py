@@ -25,7 +25,7 @@ from transformers import (
 from pillion.integrations.hardware import describe_libraries, describe_machine
 from pillion.integrations.transformers import PillionCallback, Run
 from pillion_trainer.base_files import base_files
-from pillion_trainer.checks import Checked, check, output_dir_of
+from pillion_trainer.checks import Checked, check, method_in_words, output_dir_of
 from pillion_trainer.config import TrainingConfig
 from pillion_trainer.dataset import Dataset, Padding, make_dataset
 from pillion_trainer.guard import GuardCallback
@@ -286,7 +286,7 @@ def _announce(
     trainable, total = model.get_nb_trainable_parameters()
     say(
         f"{config.model}: {total:,} parameters, {trainable:,} of them trained "
-        f"({_method_in_words(config)})"
+        f"({method_in_words(config)})"
     )
     what = "blocks" if dataset.is_packed else "samples"
     say(
@@ -297,13 +297,6 @@ def _announce(
     for line in dataset.notices():
         say(line)
     say(f"output: {output_dir}")
-
-
-def _method_in_words(config: TrainingConfig) -> str:
-    if config.method == "ia3":
-        return "IA3"
-    name = {"lora": "LoRA", "dora": "DoRA"}[config.method]
-    return f"{name}, r {config.lora_r}, alpha {config.lora_alpha:g}"
 
 
 def _summary(result: FineTune) -> dict[str, Any]:
