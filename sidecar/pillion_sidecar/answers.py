@@ -8,22 +8,20 @@ from pillion.v1 import run_pb2, telemetry_service_pb2
 from pillion.values import to_key_values
 from pillion_sidecar import run_search
 from pillion_sidecar.environment import encode_environment
-from pillion_sidecar.errors import PeerError, unknown_run
+from pillion_sidecar.errors import unknown_run
 from pillion_sidecar.records import encode_alert, encode_definition, encode_target
 from pillion_sidecar.run_filter import parse_filters, parse_order
 from pillion_sidecar.store import Store
 from pillion_sidecar.stored_run import StoredRun
 from pillion_sidecar.validation import check_run_id
-
-PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
+from pillion_sidecar.validation_values import check_page_size
 
 
 def list_runs(
     store: Store, request: telemetry_service_pb2.ListRunsRequest
 ) -> telemetry_service_pb2.ListRunsResponse:
     """Answer `ListRuns`."""
-    if not 0 <= request.page_size <= PAGE_SIZE_MAX:
-        raise PeerError(f"page_size: 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}.")
+    limit = check_page_size(request.page_size)
     if request.reference:
         found = run_search.meant_by(store, request.reference)
         return telemetry_service_pb2.ListRunsResponse(
@@ -36,7 +34,6 @@ def list_runs(
         request.order_by,
     )
     behind = run_search.decode_place(search, request.page_token)
-    limit = request.page_size or PAGE_SIZE_DEFAULT
     found, place = run_search.find_page(store, search, limit, behind)
     response = telemetry_service_pb2.ListRunsResponse(
         runs=map(run_message, store.chosen_runs(found))

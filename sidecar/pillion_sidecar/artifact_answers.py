@@ -15,9 +15,8 @@ from pillion_sidecar.artifact_records import encode_artifact
 from pillion_sidecar.blobs import Blobs
 from pillion_sidecar.errors import DiskError, PeerError, StateError
 from pillion_sidecar.store import Store
-from pillion_sidecar.validation_values import check_reference
+from pillion_sidecar.validation_values import check_page_size, check_reference
 
-PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
 READERS_MAX = 1000
 """Runs that are named as readers of one artifact."""
 PIECE_BYTES = 1024 * 1024 - 4096
@@ -49,8 +48,7 @@ class Content:
 
 def list_artifacts(store: Store, request: pb2.ListArtifactsRequest) -> pb2.ListArtifactsResponse:
     """Answer `ListArtifacts`."""
-    if not 0 <= request.page_size <= PAGE_SIZE_MAX:
-        raise PeerError(f"page_size: 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}.")
+    limit = check_page_size(request.page_size)
     response = pb2.ListArtifactsResponse()
     with store.snapshot() as connection:
         if request.version:
@@ -64,7 +62,6 @@ def list_artifacts(store: Store, request: pb2.ListArtifactsRequest) -> pb2.ListA
             return response
         if not store_artifacts.has_artifacts(connection):
             return response
-        limit = request.page_size or PAGE_SIZE_DEFAULT
         page = store_artifacts.find(
             connection,
             store.owner,

@@ -13,11 +13,11 @@ from pillion.artifact_names import alias_problem, file_name_problem, name_proble
 from pillion.redaction import redact, redact_text
 from pillion.v1 import record_pb2
 from pillion_sidecar.artifact_records import Artifact, decode_artifact
-from pillion_sidecar.blobs import SHA256_BYTES
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.validation import check_run_id
 from pillion_sidecar.validation_values import (
     KEY_BYTES_MAX,
+    SHA256_BYTES,
     TEXT_BYTES_MAX,
     check_key_values,
     check_text,

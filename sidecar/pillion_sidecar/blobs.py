@@ -24,7 +24,6 @@ from typing import Self
 
 from pillion_sidecar.errors import DiskError, LimitError, PeerError
 
-SHA256_BYTES = 32
 LOCK_POLL_S = 0.05
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -46,7 +45,7 @@ class Blobs:
 
     def path(self, sha256: bytes) -> Path:
         """Tell where a blob is, or would be. Never changed in place: to be read, or linked to."""
-        assert len(sha256) == SHA256_BYTES
+        assert len(sha256) == hashlib.sha256().digest_size
         name = sha256.hex()
         return self.directory / "sha256" / name[:2] / name[2:]
 

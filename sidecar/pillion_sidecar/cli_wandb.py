@@ -12,7 +12,7 @@ from pillion_sidecar.errors import SettingsError
 from pillion_sidecar.rendering_status import wandb_json, wandb_view
 from pillion_sidecar.settings import WandbMode
 
-KEY_BYTES_MAX = 4096
+API_KEY_BYTES_MAX = 4096
 """Of a file that holds a key."""
 
 
@@ -88,7 +88,7 @@ def _key(name: str) -> str:
 def _text(name: str) -> str:
     if name != "-":
         with Path(name).open(encoding="ascii") as file:
-            return file.read(KEY_BYTES_MAX)
+            return file.read(API_KEY_BYTES_MAX)
     if sys.stdin.isatty():
         return str(typer.prompt("W&B key", hide_input=True, err=True))
-    return sys.stdin.read(KEY_BYTES_MAX)
+    return sys.stdin.read(API_KEY_BYTES_MAX)

@@ -19,7 +19,7 @@ from pathlib import Path
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.errors import PeerError, SettingsError
-from pillion_sidecar.records import TargetMode, WandbTarget
+from pillion_sidecar.records import PROJECT_DEFAULT, TargetMode, WandbTarget
 from pillion_sidecar.settings import Settings, WandbMode
 from pillion_sidecar.validation import check_tags
 from pillion_sidecar.validation_values import KEY_BYTES_MAX, check_text
@@ -31,7 +31,6 @@ from pillion_sidecar.wandb_keys import (
     take_key_out,
 )
 
-PROJECT_DEFAULT = "uncategorized"
 CREDENTIALS_MAX = 16
 """Each has a worker of its own."""
 KEY_LENGTH_MIN, KEY_LENGTH_MAX = 40, 512

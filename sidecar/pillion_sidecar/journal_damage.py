@@ -6,7 +6,7 @@ start that says little, an end as CRASHED.
 
 from pillion.v1 import record_pb2
 from pillion_sidecar.journal_reader import EntryKind
-from pillion_sidecar.records import LostRange, RunId, WriterId, lost_batch
+from pillion_sidecar.records import PROJECT_DEFAULT, LostRange, RunId, WriterId, lost_batch
 
 
 def substitute(
@@ -17,7 +17,7 @@ def substitute(
         return record_pb2.RunStart(
             run_id=run_id,
             writer_id=writer_id,
-            project="uncategorized",
+            project=PROJECT_DEFAULT,
             name=run_id,
             notes="How this run was started is damaged in the journal.",
         ).SerializeToString(deterministic=True)

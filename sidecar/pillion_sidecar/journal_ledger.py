@@ -21,6 +21,7 @@ from pillion_sidecar.journal_reader import EntryKind
 from pillion_sidecar.journal_room import Gauge
 from pillion_sidecar.journal_versions import numbered
 from pillion_sidecar.records import (
+    PROJECT_DEFAULT,
     CheckedBatch,
     Offset,
     RunFinish,
@@ -40,7 +41,6 @@ KEYS_MAX = 100_000
 DAMAGED_MAX = 1_000
 """So many damaged entries are put aside; then the oldest go."""
 
-UNCATEGORIZED = "uncategorized"
 """The project of what nobody has filed."""
 
 _NOBODY = WriterId("")
@@ -240,7 +240,7 @@ class Ledger:
         run_id = RunId(artifact.run_id)
         run = self._existing(run_id)
         self._gauge.take(encode_artifact(artifact).ByteSize())
-        artifact = numbered(self._db, artifact, run.project or UNCATEGORIZED)
+        artifact = numbered(self._db, artifact, run.project or PROJECT_DEFAULT)
         payload = encode_artifact(artifact).SerializeToString(deterministic=True)
         self._insert(run_id, _NOBODY, 0, EntryKind.ARTIFACT, run, 0, payload)
         self._end_again(run_id, run)

@@ -283,7 +283,7 @@ Record = (
     | ArtifactUse
 )
 
-_STATES_ENDED = frozenset(RunState) - {RunState.RUNNING}
+STATES_ENDED = frozenset(RunState) - {RunState.RUNNING}
 
 
 def decode_start(payload: bytes) -> RunStart:
@@ -358,7 +358,7 @@ def decode_finish(payload: bytes) -> RunFinish:
 
 def encode_finish(finish: RunFinish) -> bytes:
     """Encode a `RunFinish` for the journal."""
-    assert finish.state in _STATES_ENDED
+    assert finish.state in STATES_ENDED
     return record_pb2.RunFinish(
         run_id=finish.run_id,
         writer_id=finish.writer_id,

@@ -22,6 +22,7 @@ from pillion_sidecar.environment import Environment, decode_environment
 from pillion_sidecar.errors import PeerError
 from pillion_sidecar.records import (
     PROJECT_DEFAULT,
+    STATES_ENDED,
     Alert,
     CheckedBatch,
     RunFinish,
@@ -61,7 +62,6 @@ ARGUMENTS_MAX, PACKAGES_MAX, GPUS_MAX = 10_000, 10_000, 1_000
 """Of one environment."""
 
 _Request = TypeVar("_Request", bound=Message)
-_ENDS = frozenset(RunState) - {RunState.RUNNING}
 
 
 def decode(raw: bytes, request_class: type[_Request]) -> _Request:
@@ -177,7 +177,7 @@ def check_finish(request: telemetry_service_pb2.FinishRunRequest) -> RunFinish:
     """Check a FinishRun; the state that is left out follows from the exit code."""
     state = RunState.FAILED if request.exit_code else RunState.FINISHED
     if request.state:
-        if request.state not in {state.value for state in _ENDS}:
+        if request.state not in {state.value for state in STATES_ENDED}:
             raise PeerError("state: a run ends as FINISHED, STOPPED, FAILED or CRASHED.")
         state = RunState(request.state)
     check_text(request.reason, "reason", TEXT_BYTES_MAX)

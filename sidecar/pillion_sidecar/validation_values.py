@@ -27,7 +27,8 @@ FILES_MAX = 256
 """Of one row under one name."""
 BLOB_BYTES_MAX = 32 * 1024 * 1024
 """A file of a row; what is larger is an artifact."""
-DIGEST_BYTES = 32
+SHA256_BYTES = 32
+PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 100, 1000
 
 _BIG_INT = re.compile(r"-?[0-9]{1,4000}")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}/[a-z0-9][a-z0-9.+-]{0,63}")
@@ -149,10 +150,17 @@ def _check_files(group: record_pb2.MediaGroup, where: str) -> None:
 
 
 def _check_digest(sha256: bytes, size_bytes: int, where: str) -> None:
-    if len(sha256) != DIGEST_BYTES:
-        raise PeerError(f"{where}.sha256: {len(sha256)} bytes; a digest has {DIGEST_BYTES}.")
+    if len(sha256) != SHA256_BYTES:
+        raise PeerError(f"{where}.sha256: {len(sha256)} bytes; a digest has {SHA256_BYTES}.")
     if not 0 <= size_bytes <= BLOB_BYTES_MAX:
         raise PeerError(
             f"{where}.size_bytes: {size_bytes}; at most {BLOB_BYTES_MAX:,}. "
             "Log larger files as artifacts."
         )
+
+
+def check_page_size(page_size: int) -> int:
+    """Check how many are asked for at once; return how many are meant."""
+    if not 0 <= page_size <= PAGE_SIZE_MAX:
+        raise PeerError(f"page_size: 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}.")
+    return page_size or PAGE_SIZE_DEFAULT

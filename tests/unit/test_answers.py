@@ -15,7 +15,6 @@ from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
 from pillion_sidecar import answers
-from pillion_sidecar.answers import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from pillion_sidecar.errors import PeerError, StateError
 from pillion_sidecar.records import (
     Environment,
@@ -24,6 +23,7 @@ from pillion_sidecar.records import (
     RunState,
     SummaryUpdate,
 )
+from pillion_sidecar.validation_values import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 
 
 class Shelf(stored_runs.Shelf):
