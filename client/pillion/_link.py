@@ -10,7 +10,7 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pillion._artifacts import Artifacts
@@ -64,6 +64,8 @@ class Link:
         self.refusal = ""
         """Why the sidecar will never take this run, for people."""
         self.final_state = ""
+        self.on_system_interval: Callable[[float], None] = lambda _: None
+        """Called with how often the sidecar wants to be told how the system does; 0: never."""
         self._thread = threading.Thread(target=self._connect, name="pillion-link", daemon=True)
 
     def open(self) -> None:
@@ -198,6 +200,7 @@ class Link:
         self._sender.is_away = False
         self._sender.hear()
         self.attempted.set()
+        self.on_system_interval(started.system_interval_s)
         self._unacked.ack(started.last_sequence)
         if not len(self._unacked):
             self._note_progress()

@@ -33,6 +33,7 @@ from pillion._logged import LoggedArtifact, UsedArtifact
 from pillion._messages import Finish, Start
 from pillion._notice import printable, warn
 from pillion._row import PLAIN_TYPES, read_row
+from pillion._sampler import Sampler
 from pillion._soft import missing
 from pillion._watch import Watch
 from pillion.artifact_names import alias_problem, name_problem, version_number
@@ -466,6 +467,7 @@ class Run:
         if self._uncommitted is not None:
             self.log({})
         self._rows_max = _CLOSED
+        self._sampler.close()
         self._finish_deadline_s = time.monotonic() + FINISH_WAIT_S
         self._waiting_end = finish
         self.unwatch()
@@ -481,6 +483,7 @@ class Run:
         """Take nothing more: the sidecar does not want this run."""
         open_runs.discard(self)
         self._rows_max = _CLOSED
+        self._sampler.close()
 
     def enter_child(self) -> None:
         """Become another writer, in a child that was just forked. Takes none of the old locks.
@@ -561,6 +564,8 @@ class Run:
         self._artifacts = link.artifacts()
         self._waiting_end = None
         self._link, self._queue, self._refused = link, link.rows, link.refused
+        self._sampler = Sampler(link.rows, ROWS_MAX, lambda: max(0, self._next_step - 1))
+        link.on_system_interval = self._sampler.sample_every
         self._uncommitted = None
 
     def _is_awoken(self) -> bool:

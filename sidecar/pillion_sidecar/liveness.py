@@ -101,10 +101,6 @@ class Liveness:
         """Tell whether a run has a writer that has not ended."""
         return any(run_id == known for known, _ in self._writers)
 
-    def is_visible(self, environment: Environment) -> bool:
-        """Tell whether a writer's process can be seen from here."""
-        return environment.process is not None and self._is_visible(environment.process)
-
     def visible(self) -> dict[RunId, list[tuple[ProcessIdentity, tuple[Gpu, ...]]]]:
         """Return the processes that log to each run and can be seen from here, and their GPUs."""
         found: dict[RunId, list[tuple[ProcessIdentity, tuple[Gpu, ...]]]] = {}

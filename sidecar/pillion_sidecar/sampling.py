@@ -14,7 +14,7 @@ from typing import Any
 from pillion.v1 import record_pb2
 from pillion_sidecar.journal import Journal
 from pillion_sidecar.liveness import Liveness
-from pillion_sidecar.records import CheckedBatch, RunId, WriterId
+from pillion_sidecar.records import CheckedBatch, RunId, RunStart, WriterId
 from pillion_sidecar.settings import Settings
 from pillion_sidecar.sidecar_id import owner_of
 from pillion_sidecar.store import Store
@@ -40,6 +40,8 @@ class Sampling:
         self._settings, self._journal, self._liveness = settings, journal, liveness
         self._steps: dict[RunId, int] = {}
         """The step of the last row of runs that live."""
+        self._asked: dict[RunId, WriterId] = {}
+        """Which writer samples a run that cannot be seen from here."""
         self._told: dict[str, Any] = {}
         """The runs that the process that runs now was told of last."""
         self._is_started = self._is_stopped = False
@@ -71,9 +73,24 @@ class Sampling:
                     self._steps[run_id] = run.last_step
             store.close()
 
+    def asked_of(self, start: RunStart) -> float:
+        """Return how often a writer that starts is to sample its run itself; 0: not at all.
+
+        That is asked of one writer of a run, the first that lives, if none can be seen from here:
+        others would give the same metrics other values, of other processes and hosts.
+        """
+        run_id, writer_id, process = start.run_id, start.writer_id, start.environment.process
+        if not self.interval_s or process is None or run_id in self._liveness.visible():
+            return 0.0
+        asked = self._asked.get(run_id, writer_id)
+        if asked != writer_id and self._liveness.knows(run_id, asked):
+            return 0.0
+        self._asked[run_id] = writer_id
+        return self.interval_s
+
     def heard(self, batch: CheckedBatch) -> None:
         """Note a batch that was journaled."""
-        if batch.last_step is not None:
+        if self.interval_s and batch.last_step is not None:
             self._steps[batch.run_id] = batch.last_step
 
     async def run(self) -> None:
@@ -85,11 +102,10 @@ class Sampling:
                 self._supervisor.start()
             if runs != self._told and self._supervisor.tell({"watch": runs}):
                 self._told = runs
-            self._steps = {
-                run_id: step
-                for run_id, step in self._steps.items()
-                if self._liveness.is_live(run_id)
-            }
+            for run_id in [*self._steps.keys() | self._asked.keys()]:
+                if not self._liveness.is_live(run_id):
+                    self._steps.pop(run_id, None)
+                    self._asked.pop(run_id, None)
             await asyncio.sleep(LOOK_INTERVAL_S)
 
     async def stop(self) -> None:

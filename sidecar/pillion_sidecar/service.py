@@ -149,6 +149,7 @@ class TelemetryService:
             next_ordinal=started.next_ordinal,
             project=started.project,
             name=started.name,
+            system_interval_s=self._sampling.asked_of(start),
         )
 
     async def LogMetrics(  # noqa: N802

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from faults.oracle import Found, read_store, read_wandb
 from processes import WAIT_S, SidecarProcess, environment, pids_below
 
 from pillion.api import Client
+from pillion.process import process_identity
 from pillion.system import is_system
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -38,12 +40,27 @@ for line in sys.stdin:
 run.finish()
 """
 
+ELSEWHERE = """
+import dataclasses
+import pillion._environment as told
+own = told.process_identity
+told.process_identity = lambda pid: dataclasses.replace(own(pid), boot_id="elsewhere")
+"""
+"""Has what follows tell its sidecar that it is on another host."""
+
 
 class Trainer:
     """A trainer that logs rows when it is told to."""
 
-    def __init__(self, run_python: RunPython, sidecar: SidecarProcess, run_id: str) -> None:
-        self.process = run_python(TRAINING, run_id, PILLION_ADDRESS=sidecar.address)
+    def __init__(
+        self,
+        run_python: RunPython,
+        sidecar: SidecarProcess,
+        run_id: str,
+        code: str = TRAINING,
+        **variables: str,
+    ) -> None:
+        self.process = run_python(code, run_id, PILLION_ADDRESS=sidecar.address, **variables)
 
     def log(self, row_count: int) -> int:
         """Log rows; return the trainer's next step."""
@@ -245,6 +262,54 @@ def test_sidecar_that_nobody_needs_ends(
     trainer.end()
     assert sidecar.process is not None
     assert sidecar.process.wait(WAIT_S) == 0
+
+
+def test_trainer_on_another_host_samples_itself(
+    make_sidecar: MakeSidecar, run_python: RunPython, wait_until: WaitUntil
+) -> None:
+    """Its sidecar asks for it over TCP; its own steps are as without, also after a resume."""
+    sidecar = make_sidecar("--wandb-mode", "disabled", *OFTEN, listen="127.0.0.1:0")
+    token = (sidecar.data_dir / "token").read_text(encoding="ascii").strip()
+    remote = {"code": ELSEWHERE + TRAINING, "PILLION_TOKEN": token}
+    trainer = Trainer(run_python, sidecar, "remote", **remote)
+    assert trainer.log(5) == 5
+    wait_until(lambda: {row.step for row in rows_of(sidecar, "remote")[1]} >= {4})
+    assert trainer.log(3) == 8
+    wait_until(lambda: {row.step for row in rows_of(sidecar, "remote")[1]} >= {4, 7})
+    assert sampler_of(sidecar) == 0
+    trainer.end()
+    resumed = Trainer(run_python, sidecar, "remote", **remote)
+    assert resumed.log(1) == 9
+    resumed.end()
+    wait_until(lambda: len(rows_of(sidecar, "remote")[0]) == 9)
+    rows, samples = rows_of(sidecar, "remote")
+    assert [row.step for row in rows] == list(range(9))
+    assert samples[-1].values["system/processes"] == 1
+    assert [row.ordinal for row in sorted(rows + samples, key=lambda row: row.ordinal)] == list(
+        range(len(rows + samples))
+    )
+
+
+def test_one_place_samples_a_run(make_sidecar: MakeSidecar) -> None:
+    """The sidecar, if it sees a writer; else the writer that came first, while it lives."""
+    sidecar = make_sidecar("--wandb-mode", "disabled", "--system-interval-s", "30")
+
+    def asked(run_id: str, writer_id: str, **process: Any) -> float:
+        environment = record_pb2.Environment(process=process) if process else None
+        request = pb2.StartRunRequest(run_id=run_id, writer_id=writer_id, environment=environment)
+        return float(sidecar.call("StartRun", request).system_interval_s)
+
+    elsewhere = {"boot_id": "elsewhere", "pid_namespace": 1, "pid": 7, "start_time_ticks": 5}
+    identity = process_identity(os.getpid())
+    assert identity is not None
+    assert asked("r", "a", **elsewhere) == asked("r", "a", **elsewhere) == 30
+    assert asked("r", "b", **elsewhere) == 0
+    assert asked("other", "c", **elsewhere) == 30
+    sidecar.call("FinishRun", pb2.FinishRunRequest(run_id="r", writer_id="a"))
+    assert asked("r", "b", **elsewhere) == 30
+    assert asked("local", "d", **asdict(identity)) == 0
+    assert asked("local", "e", **elsewhere) == 0
+    assert asked("unknown", "f") == 0
 
 
 def test_off_means_off(make_sidecar: MakeSidecar, run_python: RunPython) -> None:

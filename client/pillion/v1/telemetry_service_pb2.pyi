@@ -68,7 +68,7 @@ class StartRunRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., group: _Optional[str] = ..., job_type: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., notes: _Optional[str] = ..., config: _Optional[_Union[_record_pb2.KeyValueList, _Mapping]] = ..., environment: _Optional[_Union[_record_pb2.Environment, _Mapping]] = ..., resume: _Optional[_Union[ResumePolicy, str]] = ..., start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[str] = ..., dataset: _Optional[str] = ..., use_case: _Optional[str] = ..., wandb_mode: _Optional[_Union[_record_pb2.WandbTarget.Mode, str]] = ...) -> None: ...
 
 class StartRunResponse(_message.Message):
-    __slots__ = ("run_id", "writer_id", "journal_id", "last_sequence", "is_resumed", "next_ordinal", "project", "name")
+    __slots__ = ("run_id", "writer_id", "journal_id", "last_sequence", "is_resumed", "next_ordinal", "project", "name", "system_interval_s")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WRITER_ID_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class StartRunResponse(_message.Message):
     NEXT_ORDINAL_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     writer_id: str
     journal_id: str
@@ -85,7 +86,8 @@ class StartRunResponse(_message.Message):
     next_ordinal: int
     project: str
     name: str
-    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., journal_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., is_resumed: bool = ..., next_ordinal: _Optional[int] = ..., project: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    system_interval_s: float
+    def __init__(self, run_id: _Optional[str] = ..., writer_id: _Optional[str] = ..., journal_id: _Optional[str] = ..., last_sequence: _Optional[int] = ..., is_resumed: bool = ..., next_ordinal: _Optional[int] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., system_interval_s: _Optional[float] = ...) -> None: ...
 
 class LogMetricsRequest(_message.Message):
     __slots__ = ("batch",)
