@@ -90,6 +90,11 @@ class Questions:
                 f"No sidecar answers at {self._place}. Start one with `pillion serve`; what was "
                 "logged is kept in its data directory."
             )
+        if error.code() is codes.UNIMPLEMENTED and not is_refused:
+            return (
+                f"What answers at {self._place} does not know the question: it is no sidecar, or "
+                "an older one. See whether `address` or PILLION_ADDRESS is right."
+            )
         return str(error.details())
 
 

@@ -11,6 +11,7 @@ Needs what logging needs, and pandas for `history` alone. It waits for answers a
 `QueryError`, so it is not for the training loop.
 """
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Client", "QueryError", "StoredArtifact", "StoredRun"]
 
 PAGE_SIZE = 200
+CANDIDATES_SHOWN = 5
+"""Of runs that a text may mean: so many are named."""
 
 
 class Client:
@@ -53,7 +56,10 @@ class Client:
         order_by: str = "",
         limit: int | None = None,
     ) -> Iterator["StoredRun"]:
-        """Yield runs, the latest first.
+        """Yield runs, the latest first: a generator, `list(client.runs())` has them all.
+
+        They are asked for page by page as they are taken, so what is refused is raised by the
+        first `next`, not by this call.
 
         Args:
             project: Only of this project; empty: of all.
@@ -92,11 +98,17 @@ class Client:
         """
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
+        if not run:  # else it would mean every run, and so the only one there is
+            raise QueryError(
+                "A run's name is empty. Name it by its id, its name, or the beginning of its id.",
+                "INVALID_ARGUMENT",
+            )
         meant = self._questions.ask("ListRuns", pb2.ListRunsRequest(reference=run)).runs
         if len(meant) > 1:
+            shown = ", ".join(each.run_id for each in meant[:CANDIDATES_SHOWN])
             raise QueryError(
-                f"Several runs may be meant by {run!r}: "
-                f"{', '.join(each.run_id for each in meant)}. Name one by its id.",
+                f"Several runs may be meant by {run!r}: {shown}"
+                f"{' …' if len(meant) > CANDIDATES_SHOWN else ''}. Name one by its id.",
                 "INVALID_ARGUMENT",
             )
         run_id = meant[0].run_id if meant else run
@@ -134,9 +146,10 @@ class Client:
         from pillion._comparison import comparison_of, direction_number  # noqa: PLC0415
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
+        named = [runs] if isinstance(runs, str) else runs
         axes = {"step": pb2.AXIS_STEP, "time": pb2.AXIS_TIME}
         request = pb2.CompareRequest(
-            run_ids=[run.id if isinstance(run, StoredRun) else self.run(run).id for run in runs],
+            run_ids=[run.id if isinstance(run, StoredRun) else self.run(run).id for run in named],
             metric=metric,
             directions={name: direction_number(each) for name, each in (directions or {}).items()},  # type: ignore[misc]
             group_by=group_by,
@@ -221,7 +234,8 @@ class StoredRun:
 
         Raises:
             ImportError: pandas is not installed; `rows` does without.
-            QueryError: As `Client.runs`.
+            QueryError: A metric is unknown, or a glob or the range is none; or as `Client.runs`.
+            ValueError: `by` is neither, or a step is no whole number.
         """
         if by not in {"ordinal", "step"}:
             raise ValueError(f"by is {by!r}; take 'ordinal' or 'step'.")
@@ -257,6 +271,9 @@ class StoredRun:
         from pillion._history import History  # noqa: PLC0415 - it loads protobuf
         from pillion.v1 import telemetry_service_pb2 as pb2  # noqa: PLC0415
 
+        for name, step in (("min_step", min_step), ("max_step", max_step)):
+            if step is not None and not _is_step(step):
+                raise ValueError(f"{name} is {step!r}; take a whole number of 64 bits, or None.")
         request = pb2.ReadMetricsRequest(
             run_id=self.id,
             keys=[keys] if isinstance(keys, str) else keys,
@@ -280,6 +297,13 @@ class StoredArtifact:
     """Which made it first."""
     file_count: int
     size_bytes: int
+
+
+def _is_step(step: Any) -> bool:
+    try:
+        return -(2**63) <= operator.index(step) < 2**63
+    except TypeError:
+        return False
 
 
 def _run(questions: Questions, message: Any) -> StoredRun:

@@ -75,11 +75,12 @@ def check_alignment(alignment: Alignment, run_count: int) -> None:
         raise PeerError("series: a metric is named twice; name each once.")
     if (alignment.axis is Axis.METRIC) != bool(alignment.axis_metric):
         raise PeerError("axis_metric: name the metric to align over with AXIS_METRIC, else none.")
-    points_max = VALUES_MAX // max(1, len(alignment.keys) * run_count)
+    key_count = max(1, len(alignment.keys))
+    points_max = VALUES_MAX // (key_count * run_count)
     if not 1 <= alignment.max_points <= points_max:
         raise PeerError(
-            f"max_points: 1 to {points_max:,} for {len(alignment.keys)} metrics of {run_count} "
-            f"runs, or 0 for {POINTS_DEFAULT:,}."
+            f"max_points: 1 to {points_max:,} for {key_count} metric{'s' * (key_count > 1)} of "
+            f"{run_count} runs, or 0 for {POINTS_DEFAULT:,}."
         )
 
 

@@ -101,8 +101,12 @@ class Asker:
         What is unknown comes back as it is: it may be in the journal, and not in the store yet.
 
         Raises:
-            AskError: It may mean several.
+            AskError: It may mean several, or is empty.
         """
+        if not text:  # else it would mean every run, and so the only one there is
+            raise AskError(
+                "A run's name is empty. Name it by its id, its name, or the beginning of its id."
+            )
         found = self.runs(pb2.ListRunsRequest(reference=text)).runs
         if len(found) > 1:
             shown = ", ".join(f"{run.run_id} ({run.name})" for run in found[:CANDIDATES_SHOWN])

@@ -62,7 +62,8 @@ def list_artifacts(
     """List versions of artifacts, the latest first. Works without a sidecar too."""
     request = pb2.ListArtifactsRequest(project=project, name=name, page_size=limit)
     with asking(address, data_dir) as ask:
-        request.run_id = run and ask.run_id(run)
+        if run:
+            request.run_id = ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run.run_id
         found = ask.artifacts(request).artifacts
     if not found and not as_json:
         print("There are no such artifacts. `run.log_artifact` makes some.")

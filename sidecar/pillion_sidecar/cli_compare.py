@@ -57,7 +57,9 @@ def compare(
     axis: Annotated[
         str, typer.Option(help="Over what series are aligned: step, time, or a metric.")
     ] = "step",
-    points: Annotated[int, typer.Option(help="At most so many places of a series; 0: 1,000.")] = 0,
+    points: Annotated[
+        int, typer.Option(min=0, help="At most so many places of a series; 0: 1,000.")
+    ] = 0,
     address: Listen = None,
     data_dir: DataDir = None,
     as_json: Json = False,

@@ -22,7 +22,7 @@ from pillion_sidecar.cli_common import (
     make_console,
     show,
 )
-from pillion_sidecar.errors import SettingsError
+from pillion_sidecar.errors import PeerError, SettingsError
 from pillion_sidecar.exporting import Format, format_of, write
 from pillion_sidecar.safety import count_text
 
@@ -59,7 +59,14 @@ def export(
             )
         form = form or format_of(path)
         found = [ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run for run in runs]
-        row_counts = write([_RunRows(ask, bar, run, key or []) for run in found], form, path)
+        rows = [_RunRows(ask, bar, run, key or []) for run in found]
+        if key and not any(each.are_any() for each in rows):
+            raise PeerError(
+                f"None of these runs has a row with {' or '.join(map(repr, key))}. `pillion show "
+                "RUN` lists the metrics of a run.",
+                "METRIC_UNKNOWN",
+            )
+        row_counts = write(rows, form, path)
     if path is None:
         return
     if as_json:
@@ -91,6 +98,9 @@ class _RunRows:
         self._ask, self._bar, self._run_id = ask, bar, run.run_id
         self._task = bar.add_task(escape(run.name), total=None)
         self._request = pb2.ReadMetricsRequest(run_id=run.run_id, keys=keys or ["*"])
+
+    def are_any(self) -> bool:
+        return any(True for _ in self._ask.metrics(self._request))
 
     def metrics(self) -> list[str]:
         keys = (column.key for answer in self._answers() for column in answer.frame.columns)

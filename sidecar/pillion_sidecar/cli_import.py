@@ -76,7 +76,7 @@ def import_runs(
 def _sources(path: Path) -> Iterator[Source]:
     """Yield the runs that are at a path. Raises SettingsError if there are none."""
     if not path.exists():
-        raise SettingsError(f"There is no {path}.")
+        raise SettingsError(f"There is no file or directory {path}.")
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     wandb_files = [file for file in files if file.suffix == wandb_import.SUFFIX and file.is_file()]
     directories = {file.parent for file in files if file.match(tensorboard_import.PATTERN)}

@@ -1,5 +1,6 @@
 """`pillion runs`, `show`, `console`, `update`, `tag` and `note`: runs, one by one or in a list."""
 
+import sys
 from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
@@ -50,6 +51,12 @@ def list_runs(
         runs, has_more = _collected(ask, request, limit)
         points = {run.run_id: _points(ask, run, metric) for run in runs} if metric else {}
         tell_unless_serving(ask, runs)
+    if metric and runs and not any(points.values()):
+        print(
+            f"None of these runs has values of {metric!r}. `pillion show RUN` lists the metrics of "
+            "a run.",
+            file=sys.stderr,
+        )
     if not runs and not as_json:
         of_project = f" of project {project}" if project else ""
         if where:

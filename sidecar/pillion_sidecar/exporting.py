@@ -224,7 +224,9 @@ def _opened(path: Path | None) -> Iterator[IO[bytes]]:
     try:
         file = new.open("wb")
     except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror}.") from error
+        raise SettingsError(
+            f"{path} cannot be written: {error.strerror}. Name a file in a directory that is there."
+        ) from error
     try:
         with file:
             yield file

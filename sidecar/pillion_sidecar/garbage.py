@@ -8,6 +8,7 @@ still want its files, and not if somebody has given it an alias.
 
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 from pillion.v1 import record_pb2
 from pillion_sidecar.artifact_records import LATEST
 from pillion_sidecar.blobs import Blobs
-from pillion_sidecar.errors import SettingsError
+from pillion_sidecar.errors import DiskError, SettingsError
 from pillion_sidecar.journal_reader import EntryKind, JournalReader
 from pillion_sidecar.records import Offset, RunId, RunState
 from pillion_sidecar.settings import Settings
@@ -92,8 +93,14 @@ def collect(settings: Settings, keep_last: int, *, is_dry: bool) -> Garbage:
     with blobs.alone(ALONE_TIMEOUT_S):
         # In this order: what is named later than it was listed is not in the list.
         listed = list(blobs.listed(BLOB_AGE_MIN_S))
-        with JournalReader(settings.journal_path) as journal:
-            known = _Journal(journal)
+        try:
+            with JournalReader(settings.journal_path) as journal:
+                known = _Journal(journal)
+        except sqlite3.Error as error:
+            raise DiskError(
+                f"The journal {settings.journal_path} cannot be read: {error}. Nothing was "
+                "removed. Start the sidecar: it salvages what can be read, or says what to do."
+            ) from error
         owner = owner_of(settings)
         with closing(Store(settings.store_url)) as store, store.snapshot() as connection:
             unsynced = {

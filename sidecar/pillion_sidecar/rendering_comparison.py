@@ -23,6 +23,7 @@ from pillion_sidecar.rendering import (
     sparkline,
     user_text,
 )
+from pillion_sidecar.safety import count_text
 
 LABEL_CHARACTERS_MAX = 24
 """Of a line's label, on a terminal."""
@@ -315,7 +316,7 @@ def _series_tables(response: pb2.CompareResponse, names: Sequence[str], axis: st
         places = "no places"
         if aligned.x:
             span = f"{number_text(aligned.x[0])} … {number_text(aligned.x[-1])}"
-            places = f"{len(aligned.x):,} places, {span}" + " s" * (axis == "time")
+            places = f"{count_text(len(aligned.x), 'place')}, {span}" + " s" * (axis == "time")
         title = f"SERIES of {aligned.key} by {axis}: {places}"
         yield Text(user_text(title).plain, style="bold")
         table = Table(box=None, pad_edge=False, show_header=False)
@@ -324,7 +325,7 @@ def _series_tables(response: pb2.CompareResponse, names: Sequence[str], axis: st
             table.add_row(
                 user_text(name),
                 sparkline(numbers),
-                f"{len(numbers):,} values",
+                count_text(len(numbers), "value"),
             )
         yield table
 

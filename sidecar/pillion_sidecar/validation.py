@@ -209,7 +209,7 @@ def check_update(request: telemetry_service_pb2.UpdateRunRequest) -> RunUpdate:
         run_id=check_run_id(request.run_id),
         name=request.name if request.HasField("name") else None,
         notes=request.notes if request.HasField("notes") else None,
-        add_tags=check_tags(request.add_tags, "add_tags"),
+        add_tags=_check_changed_tags(request.add_tags, "add_tags"),
         remove_tags=check_tags(request.remove_tags, "remove_tags"),
         config=redact(from_key_values(request.config)),
     )
@@ -250,6 +250,13 @@ def check_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
         raise PeerError(f"{field}: {len(different)} of them; at most {TAGS_MAX} are taken.")
     for tag in different:
         check_text(tag, field, KEY_BYTES_MAX)
+    return different
+
+
+def _check_changed_tags(tags: Iterable[str], field: str) -> tuple[str, ...]:
+    different = check_tags(tags, field)
+    if "" in different:
+        raise PeerError(f"{field}: a tag is empty. Write one, or leave it out.")
     return different
 
 

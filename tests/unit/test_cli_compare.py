@@ -81,7 +81,7 @@ def test_nothing_is_coloured_in_a_pipe(invoke: Any) -> None:
         (("compare", "a", "b", "--direction", "x"), "write NAME=lower, NAME=higher"),
         (("compare", "a", "b", "--series", "y"), "'y'. They have samples, x."),
         (("compare", "a", "b", "--series", "x", "--axis", "tiem"), "nor is it `step` or `time`"),
-        (("compare", "a", "b", "--series", "x", "--points", "-1"), "max_points: 1 to 100,000"),
+        (("compare", "a", "b", "--series", "x", "--points", "200000"), "max_points: 1 to 100,000"),
         (("compare", "a", "b", "--by", "lr"), "'lr' in its config. They have opt.lr."),
         (("diff", "a", "a"), "named twice"),
         (("diff", "a", "nobody"), "There is no run nobody"),

@@ -253,7 +253,7 @@ def test_series_are_drawn() -> None:
     lines = shown(ComparisonView(response, "time"))
     first = lines.index("SERIES of loss by time: 2 places, 0 … 10 s")
     assert cells(lines[first + 1]) == ["name-0", "█▁", "2", "values"]
-    assert cells(lines[first + 2]) == ["name-1", "▁", "1", "values"]
+    assert cells(lines[first + 2]) == ["name-1", "▁", "1", "value"]
     assert "SERIES of none by time: no places" in lines
 
 
