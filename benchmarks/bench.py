@@ -119,6 +119,7 @@ def measure(
         data_dir=directory / "data",
         listen=f"unix:{directory}/s.sock",
         wandb_mode="offline" if wandb else "disabled",
+        system_interval_s=0,  # rows are counted
     )
     with sidecar(settings) as ask:
         rate = WANDB_ROWS_PER_S if wandb else 0
@@ -184,6 +185,7 @@ def sidecar(settings: Any) -> Iterator[Asker]:
         *(sys.executable, "-m", "pillion_sidecar", "serve", "--data-dir", str(settings.data_dir)),
         *("--log-level", "warning"),
         *("--listen", settings.listen, "--wandb-mode", settings.wandb_mode),
+        *("--system-interval-s", str(settings.system_interval_s)),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -23,7 +23,8 @@ in which the journal was made: cursors depend on it.
 A run's entries up to its `trimmed_offset` are deleted, with them all rows before `trimmed_ordinal`.
 A run's project and name are empty where they are not known: it is from before format 3. Whether
 they are given tells whether a writer that joins may still give them. Its `end` is the last one.
-`noted_row_count` of its rows no writer has sent: the sidecar noted them.
+`noted_row_count` of its rows are no trainer's own: the sidecar noted them, or they only tell how
+the system does.
 What a run has refused or dropped was so here. A writer's counts are what it told itself; what it
 dropped includes what was damaged here. How it ended stands in `end_offset`, `exit_code` and
 `reason` until it lives again.

@@ -48,6 +48,41 @@ told.process_identity = lambda pid: dataclasses.replace(own(pid), boot_id="elsew
 """
 """Has what follows tell its sidecar that it is on another host."""
 
+FAKE_NVML = """
+import os, time
+from types import SimpleNamespace
+
+class NVMLError(Exception):
+    pass
+
+def nvmlInit():
+    while os.path.exists(os.environ["FAKE_NVML_HANGS"]):
+        time.sleep(0.1)
+
+def nvmlShutdown():
+    pass
+
+def nvmlDeviceGetCount():
+    return 2
+
+def nvmlDeviceGetHandleByIndex(index):
+    return index
+
+def nvmlDeviceGetComputeRunningProcesses(index):
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return [SimpleNamespace(pid=pid) for pid in pids] if index == 1 else []
+
+def nvmlDeviceGetUtilizationRates(index):
+    return SimpleNamespace(gpu=97)
+
+def nvmlDeviceGetPowerUsage(index):
+    return 351250
+
+def nvmlDeviceGetMemoryInfo(index):
+    raise NVMLError("not supported")
+"""
+"""Two GPUs, on the second of which every process computes; of it only two figures are known."""
+
 
 class Trainer:
     """A trainer that logs rows when it is told to."""
@@ -208,6 +243,41 @@ def test_what_nobody_has_named_is_shown_without_them(
     )
     assert exported.stdout.count("\n") == run.row_count
     assert "system/memory_rss_gib" in exported.stdout
+
+
+def test_gpus_come_with_the_rest_and_hold_nothing_up_when_they_hang(
+    make_sidecar: MakeSidecar,
+    run_python: RunPython,
+    wait_until: WaitUntil,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fake stands for a driver; what it tells is journaled, and while it hangs the rest is."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "pynvml.py").write_text(FAKE_NVML, encoding="utf-8")
+    hanging = tmp_path / "hanging"
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/fake:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("FAKE_NVML_HANGS", str(hanging))
+    sidecar = make_sidecar("--wandb-mode", "disabled", *OFTEN)
+    trainer = Trainer(run_python, sidecar, "gpu")
+
+    def gpus() -> list[dict[str, Any]]:
+        return [
+            {key: row.values[key] for key in row.values if key.startswith("system/gpu/")}
+            for row in rows_of(sidecar, "gpu")[1]
+        ]
+
+    expected = {"system/gpu/1/utilization_percent": 97.0, "system/gpu/1/power_w": 351.25}
+    wait_until(lambda: expected in gpus())
+    hanging.touch()
+    wait_until(lambda: gpus()[-1] == {})
+    count = len(gpus())
+    assert trainer.log(3) == 3
+    wait_until(lambda: len(gpus()) > count + 2)
+    assert gpus()[-1] == {}
+    trainer.end()
+    code, output = sidecar.stop()
+    assert code == 0, output
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ from pillion_sidecar.records import (
     RunState,
     WriterId,
 )
+from pillion_sidecar.sampling import sample_batch
 from pillion_sidecar.sinks.anomalies import AnomalySink
 from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
@@ -264,6 +265,22 @@ def test_a_silent_run_is_told_of_once(scene: Scene) -> None:
         scene.now_s += 30
         scene.go_on(courier, sink)
     assert [(each.rule, each.step) for each in scene.told] == [("stalled", 19)]
+    sink.close()
+
+
+def test_samples_of_the_system_do_not_keep_a_run_from_being_stalled(scene: Scene) -> None:
+    """They go on however long the trainer is silent."""
+    scene.log(*[2.0] * 20)
+    with JournalReader(scene.journal_path) as reader:
+        sink = AnomalySink(scene.marks_path, stall_min_s=5, monotonic=lambda: scene.now_s)
+        courier = Courier(reader, sink)
+        scene.go_on(courier, sink)
+        for _ in range(30):
+            scene.now_s += 1
+            sample = sample_batch(RUN, 19, 1, {"system/threads": 3.0})
+            scene.journal.sample(sample).result(WAIT_S)
+            scene.go_on(courier, sink)
+    assert [each.rule for each in scene.told] == ["stalled"]
     sink.close()
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pillion.process import ProcessIdentity, process_identity
+from pillion_sidecar.environment import Gpu
 from pillion_sidecar.liveness import LEASE_S, Liveness
 from pillion_sidecar.records import Environment, RunId, WriterId
 
@@ -84,6 +85,20 @@ def test_process_with_a_reused_number_is_another(
     former = replace(identity, start_time_ticks=identity.start_time_ticks - 1)
     liveness.add(RUN, WRITER, Environment(process=former))
     assert [writer[:2] for writer in liveness.gone()] == [(RUN, WRITER)]
+
+
+def test_processes_that_can_be_seen_are_told_by_their_runs(
+    liveness: Liveness, child: subprocess.Popen[bytes]
+) -> None:
+    """With the GPUs that each may use, as long as they have not ended."""
+    gpu = Gpu("H100", 80, 0, "GPU-a")
+    environment = replace(environment_of(child), gpus=(gpu,))
+    liveness.add(RUN, WRITER, environment)
+    liveness.add(RUN, WriterId("v"), ELSEWHERE)
+    liveness.add(RunId("other"), WRITER, ELSEWHERE)
+    assert liveness.visible() == {RUN: [(environment.process, (gpu,))]}
+    liveness.remove(RUN, WRITER)
+    assert liveness.visible() == {}
 
 
 @pytest.mark.parametrize("other", [{"boot_id": "another"}, {"pid_namespace": 1}])

@@ -68,6 +68,15 @@ def test_drain_timeout_is_bounded(drain_timeout_s: str, monkeypatch: pytest.Monk
         load()
 
 
+@pytest.mark.parametrize("interval_s", ["0.05", "-1", "3601", "often"])
+def test_interval_of_sampling_is_bounded(interval_s: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 is never; what is less than a tenth of a second is a mistake."""
+    monkeypatch.setenv("PILLION_SYSTEM_INTERVAL_S", interval_s)
+    with pytest.raises(SettingsError, match="system_interval_s"):
+        load()
+    assert load(system_interval_s=0).system_interval_s == 0
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:1", "192.0.2.1:1", "[::]:1", "example.org:1"])
 def test_address_beyond_loopback_is_refused(listen: str) -> None:
     """Without TLS nobody outside this host may reach the sidecar."""
