@@ -56,6 +56,8 @@ class Asker:
                 ("grpc.max_receive_message_length", -1),  # a comparison may be large
             ],
         )
+        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub = stub
         self.is_silent = False
         """Whether something is there, but does not answer."""
         self.is_sidecar = self._is_serving()
@@ -147,9 +149,8 @@ class Asker:
             find = artifact_answers.find_content
             yield from self._read(lambda store: find(store, blobs, request)).pieces()
             return
-        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         with self._refusals_told():
-            for response in stub.ReadArtifact(request, metadata=self._metadata):
+            for response in self._stub.ReadArtifact(request, metadata=self._metadata):
                 yield response.data
 
     def metrics(self, request: pb2.ReadMetricsRequest) -> Iterator[pb2.ReadMetricsResponse]:
@@ -158,9 +159,8 @@ class Asker:
             with closing(Store(self._settings.store_url)) as store:
                 yield from metric_answers.read_metrics(store, request)
             return
-        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         with self._refusals_told():
-            yield from stub.ReadMetrics(request, metadata=self._metadata)
+            yield from self._stub.ReadMetrics(request, metadata=self._metadata)
 
     def watch(self, request: pb2.WatchRunRequest) -> Iterator[pb2.WatchRunResponse]:
         """Ask `WatchRun`. Without a sidecar nothing changes: how the run is, is told, and all."""
@@ -170,9 +170,8 @@ class Asker:
                 while (response := watch.look(store, url)) is not None:
                     yield response
             return
-        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         with self._refusals_told():
-            yield from stub.WatchRun(request, metadata=self._metadata)
+            yield from self._stub.WatchRun(request, metadata=self._metadata)
 
     def status(self, request: pb2.GetStatusRequest) -> pb2.GetStatusResponse:
         """Ask `GetStatus`, which only a sidecar can answer."""
@@ -196,9 +195,10 @@ class Asker:
     def call(self, method: str, request: Message) -> Any:
         """Call a unary RPC, which only a sidecar can answer."""
         self.check_is_sidecar()
-        stub: Any = pb2_grpc.TelemetryServiceStub(self._channel)  # type: ignore[no-untyped-call]
         with self._refusals_told():
-            return getattr(stub, method)(request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata)
+            return getattr(self._stub, method)(
+                request, timeout=ANSWER_TIMEOUT_S, metadata=self._metadata
+            )
 
     def log_metrics(self, messages: Iterator[bytes]) -> Iterator[pb2.LogMetricsResponse]:
         """Send encoded `LogMetricsRequest`s; yield the acks."""
