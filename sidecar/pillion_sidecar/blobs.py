@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pillion_sidecar.durable_files import sync
 from pillion_sidecar.errors import DiskError, LimitError, PeerError
 
 LOCK_POLL_S = 0.05
@@ -204,7 +205,7 @@ class BlobWriter:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._path.rename(path)
             for directory in (path.parent, path.parent.parent, self._blobs.directory):
-                _sync(directory)
+                sync(directory)
         self.close()
 
     def close(self) -> None:
@@ -251,12 +252,3 @@ def _is_locked(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync(directory: Path) -> None:
-    """Wait until a directory's names are on disk."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -10,7 +10,6 @@ new key under the same name is used for them too. The default one has an empty n
 
 import importlib.util
 import json
-import os
 import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion_sidecar.durable_files import write_durably
 from pillion_sidecar.errors import PeerError, SettingsError
 from pillion_sidecar.records import PROJECT_DEFAULT, TargetMode, WandbTarget
 from pillion_sidecar.settings import Settings, WandbMode
@@ -141,7 +141,7 @@ class Configuration:
             self._keep_key(choices.credential, key)
             self._kept_keys[choices.credential] = key
         self.choices = replace(choices, servers=servers)
-        _write(self._path, json.dumps(asdict(self.choices), indent=2))
+        write_durably(self._path, json.dumps(asdict(self.choices), indent=2))
         return choices.credential
 
     def status(self, active_run_ids: list[str]) -> run_pb2.WandbStatus:
@@ -237,7 +237,7 @@ class Configuration:
             path.unlink(missing_ok=True)
             return
         self._keys_dir.mkdir(mode=0o700, exist_ok=True)
-        _write(path, key)
+        write_durably(path, key)
 
 
 def _given(settings: Settings, kept: Choices) -> Choices:
@@ -284,15 +284,3 @@ def _key(key: str) -> str:
             f"{KEY_LENGTH_MIN} or more letters and digits."
         )
     return key
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file that its owner alone may read, wholly or not at all."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

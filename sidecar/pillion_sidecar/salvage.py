@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pillion.v1 import record_pb2
+from pillion_sidecar.durable_files import sync
 from pillion_sidecar.errors import DiskError
 from pillion_sidecar.journal_damage import substitute
 from pillion_sidecar.journal_deletion import KEY as DELETING
@@ -63,7 +64,7 @@ def mark(path: Path, reason: str) -> None:
         file.write(reason + "\n")
         file.flush()
         os.fsync(file.fileno())
-    _sync_directory(path)
+    sync(path.parent)
 
 
 def salvage_if_marked(path: Path) -> None:
@@ -87,29 +88,20 @@ def salvage(path: Path) -> None:
             new.execute("PRAGMA synchronous = OFF")  # synced as a whole, below
             _copy(old, new, path)
             _Repair(new).make()
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(fresh)
     Path(f"{path}-shm").unlink(missing_ok=True)
     for suffix in ("", "-wal"):
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
             log.error("damaged file kept", extra={"path": f"{aside}{suffix}"})
     fresh.rename(path)
-    _sync_directory(path)
+    sync(path.parent)
     _mark_of(path).unlink(missing_ok=True)
-    _sync_directory(path)
+    sync(path.parent)
 
 
 def _mark_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-is-damaged")
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # What can be read.

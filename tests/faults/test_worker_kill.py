@@ -129,7 +129,7 @@ def test_every_row_arrives_once_whatever_dies_of_delivery(
 
     A fifth run, that W&B's sink can never finish, keeps none of them.
     """
-    (sidecar.data_dir / "wandb" / "finished" / "stuck.new").mkdir(parents=True)
+    (sidecar.data_dir / "wandb" / "finished" / "stuck.json.new").mkdir(parents=True)
     sidecar.call("StartRun", pb2.StartRunRequest(run_id="stuck", writer_id="w"))
     sidecar.call("FinishRun", pb2.FinishRunRequest(run_id="stuck", writer_id="w"))
     assert sidecar.process is not None

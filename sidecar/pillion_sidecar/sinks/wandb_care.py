@@ -7,12 +7,12 @@ rows in a row it is no row's fault: the run is tried again after ever longer pau
 """
 
 import json
-import os
 import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pillion_sidecar.durable_files import write_durably
 from pillion_sidecar.errors import SinkError
 
 ROW_STATUSES = frozenset({400, 413, 422})
@@ -113,9 +113,4 @@ class Care:
 
     def _save(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
-        new = self.path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as file:
-            json.dump({**self.aside, **self.left_out}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
+        write_durably(self.path, json.dumps({**self.aside, **self.left_out}))

@@ -17,12 +17,12 @@ One process at a time; it knows nothing of wandb but the names of its files.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pillion_sidecar.durable_files import sync, write_durably
 from pillion_sidecar.records import Offset, RunId
 
 
@@ -72,9 +72,9 @@ class RunFolders:
         """
         for path in folder.rglob("*"):
             if path.is_file():
-                _fsync(path)
+                sync(path)
         for path in (folder, *folder.parents):
-            _fsync(path)
+            sync(path)
             if path == self._partial:
                 break
         self._commit(run_id, Finished(offset, row_count, str(folder.relative_to(self._directory))))
@@ -85,12 +85,7 @@ class RunFolders:
         self._commit(run_id, Finished(offset, row_count, ""))
 
     def _commit(self, run_id: RunId, finished: Finished) -> None:
-        cursor = self._cursors / f"{run_id}.json"
-        new_cursor = cursor.with_suffix(".new")
-        new_cursor.write_text(json.dumps(asdict(finished)))
-        _fsync(new_cursor)
-        new_cursor.replace(cursor)
-        _fsync(self._cursors)
+        write_durably(self._cursors / f"{run_id}.json", json.dumps(asdict(finished)))
         self.finished[run_id] = finished
 
     def _show(self, run_id: RunId, folder: Path) -> None:
@@ -98,9 +93,9 @@ class RunFolders:
         for earlier in self._shown.glob("offline-run-*"):
             if run_id_of(earlier) == run_id:
                 earlier.rename(root / earlier.name)
-                _fsync(self._shown)  # never both, not even after a power loss
+                sync(self._shown)  # never both, not even after a power loss
         folder.rename(self._shown / folder.name)
-        _fsync(self._shown)
+        sync(self._shown)
         self.discard(root)
 
 
@@ -126,11 +121,3 @@ def run_id_of(folder: Path) -> RunId:
 def is_synced(folder: Path) -> bool:
     """Tell whether a folder was uploaded, as `wandb sync` tells it."""
     return any(folder.glob("*.wandb.synced"))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,9 +6,9 @@ then, its alerts are not. The mark is on disk before the SDK is told: what dies 
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from pillion_sidecar.durable_files import write_durably
 from pillion_sidecar.records import Alert
 
 MARKS_MAX = 1_000
@@ -33,11 +33,6 @@ class AlertMarks:
             return False
         marks = [*self._marks, mark][-MARKS_MAX:]
         self._path.parent.mkdir(exist_ok=True)
-        new = self._path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as file:
-            json.dump(marks, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        write_durably(self._path, json.dumps(marks))
         self._marks = marks
         return True
