@@ -122,6 +122,35 @@ def test_kills_lose_and_double_nothing(
         check_arrived(server, name, 400)
 
 
+def test_samples_of_the_system_arrive_once_among_the_rows(
+    server: WandbServer,
+    tmp_path: Path,
+    run_python: Callable[..., Any],
+    wait_until: Callable[..., Any],
+) -> None:
+    """They bear the step of the row before, also when the worker dies while they are sent."""
+    sidecar = SidecarProcess(tmp_path, "--wandb-send-interval-s", "1", "--system-interval-s", "0.2")
+    start(sidecar, server)
+    try:
+        trainer = run_python(CODE, "sampled", "60", "0", "0.1", PILLION_ADDRESS=sidecar.address)
+        wait_until(lambda: server.count("file_stream", "sampled"))
+        workers = sidecar.call("GetStatus", pb2.GetStatusRequest()).workers
+        os.kill(next(each.pid for each in workers if each.sink == "wandb"), signal.SIGKILL)
+        assert trainer.wait(60) == 0
+        wait(sidecar)
+    finally:
+        sidecar.close()
+    rows = server.run("demo", "sampled").rows
+    assert [row["_step"] for row in rows] == list(range(len(rows)))
+    logged = [row for row in rows if "loss" in row]
+    assert [row["loss"] for row in logged] == [number / 8 for number in range(60)]
+    samples = [row for row in rows if "system/memory_rss_gib" in row]
+    assert len(samples) == len(rows) - 60 > 3
+    steps = [row["global_step"] for row in rows]
+    assert steps == sorted(steps)
+    assert set(steps) == {3 * number for number in range(60)}
+
+
 def check_no_key_is_told(sidecar: SidecarProcess, *keys: str) -> None:
     """Look for keys in what is on disk, what is answered, and what other processes could see."""
     told = {"status": sidecar.call("GetStatus", pb2.GetStatusRequest()).SerializeToString()}
