@@ -27,12 +27,11 @@ from pillion_sidecar.cli_common import (
 )
 from pillion_sidecar.columns import decode_column
 from pillion_sidecar.errors import PillionError, StateError
-from pillion_sidecar.rendering import alert_text
+from pillion_sidecar.rendering import alert_text, level_name
 from pillion_sidecar.rendering_watch import (
     CHART_WIDTH,
     LINES_SHOWN,
     WatchedRun,
-    level_name,
     watch_json,
     watch_line,
     watch_view,

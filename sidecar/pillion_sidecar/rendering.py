@@ -106,6 +106,21 @@ def user_lines(text: str) -> Text:
     return Text("\n").join(map(user_text, text.splitlines()))
 
 
+def level_name(alert: record_pb2.Alert) -> str:
+    """Return the name of an alert's level: `warn`."""
+    return str(record_pb2.Alert.Level.Name(alert.level)).removeprefix("LEVEL_").lower()
+
+
+def alert_json(alert: record_pb2.Alert) -> dict[str, Any]:
+    """Return an alert for `--json`."""
+    return {
+        "title": alert.title,
+        "text": alert.text,
+        "level": level_name(alert),
+        "time_unix_nano": alert.time_unix_nano,
+    }
+
+
 def alert_text(alert: record_pb2.Alert) -> Text:
     """Show an alert: `Loss is flat: 0.3 for 100 steps`."""
     return user_text(": ".join(filter(None, [alert.title, alert.text])))

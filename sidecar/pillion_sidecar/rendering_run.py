@@ -11,8 +11,10 @@ from pillion.system import PREFIX, is_system
 from pillion.v1 import record_pb2, run_pb2
 from pillion.values import Value, from_key_values
 from pillion_sidecar.rendering import (
+    alert_json,
     alert_text,
     duration_text,
+    level_name,
     number_text,
     run_json,
     state_text,
@@ -76,14 +78,12 @@ def run_view(run: run_pb2.Run, metric: str = "") -> Table:
         system = f"and {count_text(left_out, 'system metric')} (--metric '{PREFIX}*')"
         table.add_row("summary", system)
     for alert in run.alerts:
-        level = record_pb2.Alert.Level.Name(alert.level).removeprefix("LEVEL_").lower()
-        table.add_row(f"alert ({level})", alert_text(alert))
+        table.add_row(f"alert ({level_name(alert)})", alert_text(alert))
     return table
 
 
 def whole_run_json(run: run_pb2.Run) -> dict[str, Any]:
     """Return a run for `--json`, with what a list of runs leaves out."""
-    level_of = record_pb2.Alert.Level.Name
     summary_of = record_pb2.MetricDefinition.Summary.Name
     return run_json(run) | {
         "packages": {each.name: each.version for each in run.environment.packages},
@@ -98,15 +98,7 @@ def whole_run_json(run: run_pb2.Run) -> dict[str, Any]:
             }
             for definition in run.definitions
         ],
-        "alerts": [
-            {
-                "title": alert.title,
-                "text": alert.text,
-                "level": level_of(alert.level).removeprefix("LEVEL_").lower(),
-                "time_unix_nano": alert.time_unix_nano,
-            }
-            for alert in run.alerts
-        ],
+        "alerts": [alert_json(alert) for alert in run.alerts],
     }
 
 

@@ -15,7 +15,9 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
 from pillion_sidecar.compare import METRICS_PREFERRED
 from pillion_sidecar.rendering import (
+    alert_json,
     alert_text,
+    level_name,
     number_text,
     plain_value,
     run_json,
@@ -47,7 +49,6 @@ class WatchedRun:
     """Of the metric, few of them."""
     charted_row_count: int = -1
     """The rows there were when they were read."""
-    is_over: bool = False
 
     def take_in(self, response: pb2.WatchRunResponse) -> None:
         """Take in what is new."""
@@ -156,21 +157,8 @@ def watch_json(run_id: str, response: pb2.WatchRunResponse) -> dict[str, Any]:
             }
             for piece in response.console
         ],
-        "alerts": [
-            {
-                "title": alert.title,
-                "text": alert.text,
-                "level": level_name(alert),
-                "time_unix_nano": alert.time_unix_nano,
-            }
-            for alert in response.alerts
-        ],
+        "alerts": [alert_json(alert) for alert in response.alerts],
     }
-
-
-def level_name(alert: record_pb2.Alert) -> str:
-    """Return the name of an alert's level: `warn`."""
-    return str(record_pb2.Alert.Level.Name(alert.level)).removeprefix("LEVEL_").lower()
 
 
 def stream_name(piece: record_pb2.ConsoleLines) -> str:
