@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from postgresql import PostgresqlServer, postgresql_server
 from processes import WAIT_S, SidecarProcess, environment
 from training import SMALL
 
 from pillion import _init
+
+settings.register_profile("explore", deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("same")
+"""The same examples each time, at any pace; `--hypothesis-profile=explore` looks for others."""
 
 
 def pytest_configure() -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import psycopg
 
 USER, PASSWORD = "pillion", "a secret/of @tests"
-WAIT_S = "60"
+WAIT_S = "120"
 
 _SETTINGS = (
     *("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=40"),

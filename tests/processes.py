@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 import grpc
 
+from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 """Generous: how long anything that should happen may take."""
 
 
@@ -92,6 +94,21 @@ class SidecarProcess:
             self.kill()
         shutil.rmtree(self._socket_dir, ignore_errors=True)
 
+    def freeze(self) -> None:
+        """Stop it with SIGSTOP, and wait until it does nothing any more."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def worker(self, sink: str) -> int:
+        """Return the process that drives a sink, once there is one."""
+        deadline_s = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline_s:
+            for worker in self.call("GetStatus", pb2.GetStatusRequest()).workers:
+                if worker.sink == sink and worker.pid:
+                    return int(worker.pid)
+        raise TimeoutError(f"no worker of {sink}")
+
     def token(self) -> tuple[tuple[str, str], ...]:
         """Return the metadata that a TCP sidecar asks for."""
         path = self.data_dir / "token"
@@ -120,14 +137,21 @@ def environment(**more: str) -> dict[str, str]:
     """Return this process's environment without any Pillion or W&B settings, and with `more`.
 
     No anomalies are looked for, and no system is sampled: each takes a process more per sidecar.
+    And a sidecar has time: where all is busy, a worker may start later than it waits by default.
     """
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PILLION_", "WANDB_"))
     }
-    kept |= {"PILLION_ANOMALIES": "false", "PILLION_SYSTEM_INTERVAL_S": "0"}
-    return kept | {"NETRC": os.devnull} | more  # nor with a key that `wandb login` has left
+    ours = {
+        "PILLION_ANOMALIES": "false",
+        "PILLION_SYSTEM_INTERVAL_S": "0",
+        "PILLION_DRAIN_TIMEOUT_S": "60",
+        "PILLION_STORE_WAIT_S": "25",
+        "NETRC": os.devnull,  # nor with a key that `wandb login` has left
+    }
+    return kept | ours | more
 
 
 def pids_below(pid: int) -> Sequence[int]:

@@ -53,7 +53,7 @@ from pillion_sidecar.validation import check_log
 
 RUN, OTHER_RUN, FOREIGN_RUN = map(RunId, ("run", "other-run", "foreign-run"))
 WRITER = WriterId("w")
-WAIT_S = 60.0
+WAIT_S = 120.0
 KEPT = {"store_version", "meta", artifacts.name, artifact_files.name, "artifact_aliases"}
 """Tables in which nothing is a run's own."""
 

@@ -42,7 +42,7 @@ from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
 from pillion_sidecar.validation import check_log
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 INT64 = st.integers(-(2**63), 2**63 - 1)
 WRITERS = ("rank-0", "rank-1", "rank-2")
 

@@ -25,7 +25,7 @@ from pillion_sidecar.errors import PillionError
 from pillion_sidecar.sinks.wandb_file import read_wandb_file
 
 POLL_S = 0.02
-SETTLE_S = 240.0
+SETTLE_S = 400.0
 """How long delivery may take in the end: W&B's SDK takes its time, again after each death."""
 ROWS_PER_S = 50.0
 """What a trainer logs: more than most do, so that each fault hits rows on their way."""

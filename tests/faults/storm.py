@@ -3,7 +3,8 @@
     python storm.py ADDRESS RUN_ID CONNECTIONS
 
 Each line on standard input is a round: every connection is made anew, starts its writer, sends one
-batch on a stream and hears its ack; then the number of those that heard theirs is printed. The
+batch on a stream and hears its ack; then it is printed how many heard theirs, and how many batches
+the sidecar has acked of all rounds: one whose ack was lost is followed by another. The
 streams stay open until the next round drops them as a dying process does, without a word. What is
 tried again is tried at once: no real client is as impatient.
 """
@@ -18,7 +19,7 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.v1 import telemetry_service_pb2_grpc as pb2_grpc
 
 TRIES_MAX = 200
-CALL_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 300.0
 RETRY_S = 0.05
 
 
@@ -29,14 +30,14 @@ class Connection:
         self._address, self._run_id, self._writer_id = address, run_id, f"w{index}"
         self._channel: grpc.aio.Channel | None = None
 
-    async def round(self) -> bool:
-        """Come back; tell whether the batch was acked."""
+    async def round(self) -> int:
+        """Come back; return the number of the batch that was acked, 0 for none."""
         for _ in range(TRIES_MAX):
             with contextlib.suppress(grpc.RpcError, asyncio.TimeoutError):
                 await self.drop()
                 return await asyncio.wait_for(self._connect(), CALL_TIMEOUT_S)
             await asyncio.sleep(RETRY_S)
-        return False
+        return 0
 
     async def drop(self) -> None:
         """Be gone."""
@@ -44,7 +45,7 @@ class Connection:
             channel, self._channel = self._channel, None
             await channel.close()
 
-    async def _connect(self) -> bool:
+    async def _connect(self) -> int:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         self._channel = grpc.aio.insecure_channel(self._address, options=options)
         stub = pb2_grpc.TelemetryServiceStub(self._channel)
@@ -60,7 +61,7 @@ class Connection:
         stream = stub.LogMetrics()
         await stream.write(request)
         response = await stream.read()
-        return bool(response.acked_sequence == sequence)
+        return int(sequence) if response.acked_sequence == sequence else 0
 
 
 async def main() -> None:
@@ -71,7 +72,7 @@ async def main() -> None:
     print("ready", flush=True)
     while await loop.run_in_executor(None, sys.stdin.readline):
         came_back = await asyncio.gather(*(each.round() for each in connections))
-        print(sum(came_back), flush=True)
+        print(sum(map(bool, came_back)), sum(came_back), flush=True)
 
 
 if __name__ == "__main__":

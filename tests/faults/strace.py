@@ -12,7 +12,7 @@ from typing import Any
 
 WRITING = ("pwrite64", "write", "fdatasync", "fsync", "ftruncate", "unlink")
 """What SQLite changes files with. It deletes its log only when it closes."""
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 def journal_files(data_dir: Path) -> list[Path]:

@@ -16,6 +16,8 @@ from pillion_sidecar.records import Environment, RunId, RunStart, WriterId
 from pillion_sidecar.validation import check_log
 
 EXIT_DISK = 74
+FLAGS = ("--wandb-mode", "disabled", "--drain-timeout-s", "5")
+"""Nothing more can be delivered of what cannot be read."""
 BATCHES = 40
 PAGE_BYTES = 4096
 
@@ -23,7 +25,7 @@ PAGE_BYTES = 4096
 @pytest.fixture
 def backlog(make_sidecar: Callable[..., SidecarProcess], tmp_path: Path) -> RawWriter:
     """Return a writer whose batches are journaled, and with no sink yet; nothing runs."""
-    sidecar = make_sidecar("--wandb-mode", "disabled")
+    sidecar = make_sidecar(*FLAGS)
     sidecar.kill()
     writer = RawWriter(sidecar, "run", padding=700)
     path = sidecar.data_dir / "journal.db"
@@ -105,7 +107,7 @@ def test_journal_that_is_deleted_while_it_is_in_use_ends_the_sidecar(
     make_sidecar: Callable[..., SidecarProcess],
 ) -> None:
     """Nothing is acked into a file that the next start will not find."""
-    sidecar = make_sidecar("--wandb-mode", "disabled")
+    sidecar = make_sidecar(*FLAGS)
     writer = RawWriter(sidecar, "run")
     writer.start()
     writer.send(1, 2)

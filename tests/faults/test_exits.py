@@ -98,7 +98,7 @@ def test_end_is_told_to_the_sidecar(
     """The process ends as it would without us; the run as the process did, with all its rows."""
     ending, exit_code, expected = ENDINGS[name]
     trainer = run_python(code_of(ending), PILLION_ADDRESS=sidecar.address)
-    trainer.communicate(timeout=60)
+    trainer.communicate(timeout=300)
     assert trainer.returncode == exit_code
     get = pb2.GetRunRequest(run_id="ending")
     run = wait_until(
@@ -122,7 +122,7 @@ def test_end_without_a_sidecar_is_in_the_spool(
     """With the same state, code and reason; one that tells nothing leaves no end there."""
     ending, exit_code, expected = ENDINGS[name]
     trainer = run_python(code_of(ending), PILLION_ADDRESS=f"unix:{tmp_path}/s.sock")
-    trainer.communicate(timeout=60)
+    trainer.communicate(timeout=300)
     assert trainer.returncode == exit_code
     (spooled,) = read_spool(tmp_path / "spool")
     assert [step for step, _ in spooled.rows] == [*range(ROWS)]
@@ -148,7 +148,7 @@ def test_end_that_was_spooled_is_the_runs(
     """Once a sidecar takes the file over: all rows, and the end as if it had been there."""
     ending, _, expected = ENDINGS[name]
     trainer = run_python(code_of(ending), PILLION_ADDRESS=f"unix:{tmp_path}/s.sock")
-    trainer.communicate(timeout=60)
+    trainer.communicate(timeout=300)
     sidecar = make_sidecar("--wandb-mode", "disabled")
     wait_until(lambda: read_spool(tmp_path / "spool") == [])
     run = sidecar.call("GetRun", pb2.GetRunRequest(run_id="ending")).run
@@ -173,7 +173,7 @@ def test_second_sigterm_does_not_wait(
     )
     trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
     assert trainer.stdout.readline() == "ready\n"
-    sidecar.process.send_signal(signal.SIGSTOP)
+    sidecar.freeze()
     trainer.stdin.write("\n")
     trainer.stdin.flush()
     while trainer.poll() is None:
@@ -194,8 +194,8 @@ def test_end_waits_for_a_frozen_sidecar_no_longer_than_it_says(
     )
     trainer = run_python(code, PILLION_ADDRESS=sidecar.address)
     assert trainer.stdout.readline() == "ready\n"
-    sidecar.process.send_signal(signal.SIGSTOP)
-    _, errors = trainer.communicate("\n", timeout=60)
+    sidecar.freeze()
+    _, errors = trainer.communicate("\n", timeout=300)
     assert trainer.returncode == 0
     assert "ended without a sidecar" in errors
     (spooled,) = read_spool(tmp_path / "spool")

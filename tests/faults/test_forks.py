@@ -22,7 +22,7 @@ from pillion_sidecar.store import Store
 FORK_EPOCHS = 50
 SPAWN_EPOCHS = FORK_EPOCHS if "PILLION_SOAK" in os.environ else 3
 WORKERS, BATCHES = 4, 8
-LIMIT_S = 60 * SPAWN_EPOCHS  # workers that are spawned import torch, four at a time
+LIMIT_S = 200 * SPAWN_EPOCHS  # workers that are spawned import torch, four at a time
 LEFT = "left"
 """A directory from which no sidecar takes anything: what is left there is looked at."""
 
@@ -94,7 +94,7 @@ def steps_of(sidecar: Any, run_id: str) -> list[int]:
         store.close()
 
 
-@pytest.mark.timeout(LIMIT_S + 60)
+@pytest.mark.timeout(LIMIT_S + 300)
 @pytest.mark.parametrize(("method", "epochs"), [("fork", FORK_EPOCHS), ("spawn", SPAWN_EPOCHS)])
 def test_data_loader_beside_a_run(
     sidecar: Any, train: Callable[..., list[str]], tmp_path: Path, method: str, epochs: int
@@ -108,7 +108,7 @@ def test_data_loader_beside_a_run(
     assert read_spool(tmp_path / LEFT) == []
 
 
-@pytest.mark.timeout(LIMIT_S + 60)
+@pytest.mark.timeout(LIMIT_S + 300)
 def test_data_loader_whose_workers_log(
     sidecar: Any, train: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ def test_fork_while_other_threads_hold_the_locks(
         PILLION_ADDRESS=sidecar.address,
         PILLION_SPOOL_DIR=str(tmp_path / LEFT),
     )
-    output, errors = trainer.communicate(timeout=100)
+    output, errors = trainer.communicate(timeout=300)
     assert trainer.returncode == 0, errors
     assert output == f"{{{code}}} 0 0\n"
     files = read_spool(tmp_path / LEFT)
@@ -206,7 +206,7 @@ def test_child_that_is_killed_leaves_what_it_logged(
     trainer = run_python(
         code, PILLION_ADDRESS=sidecar.address, PILLION_SPOOL_DIR=str(tmp_path / LEFT)
     )
-    _, errors = trainer.communicate(timeout=100)
+    _, errors = trainer.communicate(timeout=300)
     assert trainer.returncode == 0, errors
     files = read_spool(tmp_path / LEFT)
     assert sorted(step for spooled in files for step, _ in spooled.rows) == [1, 2]
@@ -234,7 +234,7 @@ def test_children_of_multiprocessing_end_their_own_runs(
     trainer = run_python(
         code, PILLION_ADDRESS=sidecar.address, PILLION_SPOOL_DIR=str(tmp_path / LEFT)
     )
-    _, errors = trainer.communicate(timeout=100)
+    _, errors = trainer.communicate(timeout=300)
     assert trainer.returncode == 0, errors
     ends = {each.start.run_id: each.finish.exit_code for each in read_spool(tmp_path / LEFT)}
     assert ends == {"child-good": 0, "child-failing": 1}

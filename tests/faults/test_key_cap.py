@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 from processes import SidecarProcess
 
 from pillion.v1 import record_pb2
@@ -23,7 +22,6 @@ def batch(sequence: int, first: int, count: int) -> pb2.LogMetricsRequest:
     )
 
 
-@pytest.mark.timeout(300)
 def test_a_million_metrics_are_bounded_counted_and_told_once(
     make_sidecar: Callable[..., SidecarProcess],
 ) -> None:

@@ -267,7 +267,7 @@ def test_training_goes_on_wherever_it_runs(run_python: Callable[..., Any], tmp_p
         place: run_python(TRAINER, **defaults | variables) for place, variables in PLACES.items()
     }
     for place, trainer in trainers.items():
-        _, errors = trainer.communicate(timeout=100)
+        _, errors = trainer.communicate(timeout=300)
         assert trainer.returncode == 9, (place, errors)
         assert "Traceback" not in errors, place
 
@@ -286,7 +286,7 @@ def test_directory_that_others_own_never_reaches_the_trainer(
         PILLION_ADDRESS=f"unix:{tmp_path}/s.sock",
         PILLION_SPOOL_DIR=str(closed / "spool"),
     )
-    _, errors = trainer.communicate(timeout=60)
+    _, errors = trainer.communicate(timeout=300)
     assert trainer.returncode == 9, errors
     assert errors.count("cannot be spooled") == 1
     assert "Traceback" not in errors

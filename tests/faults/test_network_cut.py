@@ -33,7 +33,6 @@ def proxy(scene: Scene) -> Iterator[Proxy]:
     proxy.close()
 
 
-@pytest.mark.timeout(300)
 def test_rows_survive_a_network_that_breaks_at_random(scene: Scene, proxy: Proxy) -> None:
     """Cut, stalled, reset: none lost, none doubled, in order, and fresh rows flow afterwards."""
     chance = random.Random(12)
@@ -53,7 +52,6 @@ def test_rows_survive_a_network_that_breaks_at_random(scene: Scene, proxy: Proxy
     assert verdict.delivered == verdict.logged > 0
 
 
-@pytest.mark.timeout(300)
 def test_a_trainer_may_end_while_the_network_is_cut(scene: Scene, proxy: Proxy) -> None:
     """It ends well; its rows wait in the spool, from which the sidecar of this host takes them."""
     trainer = scene.add_trainer(address=proxy.address)

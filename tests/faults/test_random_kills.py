@@ -1,10 +1,10 @@
 """Kills at random over trainers, sidecar, workers and wandb-core, judged by the oracle.
 
-12 kills here; `PILLION_TEST_KILLS=300` does more, `PILLION_TEST_SEED` does the same ones again.
+12 kills here, always the same ones, though never at the same moments; `PILLION_TEST_KILLS=300` does
+more, `PILLION_TEST_SEED` others, and so does `make soak`.
 """
 
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from faults.random_faults import RandomFaults
 from faults.scene import Scene
 
 KILL_COUNT = int(os.environ.get("PILLION_TEST_KILLS", "12"))
-SEED = int(os.environ.get("PILLION_TEST_SEED") or random.randrange(1 << 32))
+SEED = int(os.environ.get("PILLION_TEST_SEED", "17"))
 
 TAIL_S_MAX = 10.0
 """A killed trainer loses what it logged in the last tenth of a second; more where all is busy."""
@@ -27,7 +27,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     scene.close()
 
 
-@pytest.mark.timeout(120 + 10 * KILL_COUNT)
+@pytest.mark.timeout(900 + 30 * KILL_COUNT)
 def test_no_kill_at_any_moment_loses_or_doubles_an_acked_row(scene: Scene) -> None:
     """Four trainers log on through it all; in the end every sink has each acked row once."""
     print(f"PILLION_TEST_SEED={SEED} PILLION_TEST_KILLS={KILL_COUNT}")  # shown when it fails

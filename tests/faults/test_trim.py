@@ -28,7 +28,6 @@ ROUNDS_PER_KILL = 4
 WaitUntil = Callable[[Callable[[], Any]], Any]
 
 
-@pytest.mark.timeout(300)
 def test_the_journal_stays_small_and_every_sink_has_everything_once(
     make_sidecar: Callable[..., SidecarProcess], wait_until: WaitUntil
 ) -> None:
@@ -53,7 +52,8 @@ def test_the_journal_stays_small_and_every_sink_has_everything_once(
                 workers = [pid for pid in pids_below(sidecar.process.pid) if is_worker(pid)]
                 cores = [pid for worker in workers for pid in pids_below(worker)]
                 for pid in workers if number // ROUNDS_PER_KILL % 2 else cores:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it went with the one before
+                        os.kill(pid, signal.SIGKILL)
             wait_until(lambda: is_trimmed(reader))
     with closing(Store(f"sqlite:///{sidecar.data_dir}/store.db")) as store:
         assert [row[1] for row in store.rows(RunId("long"))] == steps
@@ -61,8 +61,13 @@ def test_the_journal_stays_small_and_every_sink_has_everything_once(
     run.finish()
     folders = sidecar.data_dir / "wandb" / "wandb"
     wait_until(lambda: list(folders.glob("offline-run-*")))
-    status = sidecar.call("GetStatus", pb2.GetStatusRequest())
-    assert [sink.lag_row_count for sink in status.runs[0].sinks] == [0, 0]
+    status = pb2.GetStatusRequest(run_id="long")
+    wait_until(
+        lambda: (
+            [sink.lag_row_count for sink in sidecar.call("GetStatus", status).runs[0].sinks]
+            == [0, 0]
+        )
+    )
     sidecar.stop()
     (path,) = folders.glob("*/*.wandb")
     file = read_wandb_file(path)
@@ -125,4 +130,6 @@ def console_of(number: int) -> list[str]:
 
 def is_worker(pid: int) -> bool:
     """Tell whether a process is a sink's worker."""
-    return b"pillion_sidecar.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    with suppress(OSError):  # it has just ended
+        return b"pillion_sidecar.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

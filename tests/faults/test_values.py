@@ -150,7 +150,6 @@ def as_in_json(rows: list[dict[str, Plain]]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.timeout(600)
 def test_every_number_is_kept_exactly(
     sidecar: SidecarProcess, wait_until: Callable[..., Any]
 ) -> None:

@@ -39,14 +39,14 @@ class Wire:
     def call(self, method: str, raw: bytes, kind: type[Message]) -> Any:
         """Call a unary RPC."""
         call = self._channel.unary_unary(SERVICE + method, response_deserializer=kind.FromString)
-        return call(raw, timeout=60)
+        return call(raw, timeout=300)
 
     def log(self, *raws: bytes) -> list[int]:
         """Send batches on one stream; return what was acked."""
         call = self._channel.stream_stream(
             SERVICE + "LogMetrics", response_deserializer=pb2.LogMetricsResponse.FromString
         )
-        return [response.acked_sequence for response in call(iter(raws), timeout=60)]
+        return [response.acked_sequence for response in call(iter(raws), timeout=300)]
 
     def close(self) -> None:
         """Hang up."""
@@ -103,8 +103,8 @@ def test_fields_of_a_newer_client_are_kept(sidecar: SidecarProcess, wire: Wire) 
 
     The store's worker is stopped meanwhile, so that nothing is delivered and trimmed.
     """
-    (worker,) = sidecar.call("GetStatus", pb2.GetStatusRequest()).workers
-    os.kill(worker.pid, signal.SIGSTOP)
+    worker = sidecar.worker("store")
+    os.kill(worker, signal.SIGSTOP)
     start = pb2.StartRunRequest(run_id="r", writer_id="w").SerializeToString()
     wire.call("StartRun", start + UNKNOWN_FIELD, pb2.StartRunResponse)
     frame = record_pb2.MetricFrame(steps=[1], times_unix_nano=[1])
@@ -120,7 +120,7 @@ def test_fields_of_a_newer_client_are_kept(sidecar: SidecarProcess, wire: Wire) 
         payloads = [entry.payload for entry in journal.entries(RunId("r"), Offset(0), 2**20)]
     assert payloads[-1] == batch.SerializeToString(deterministic=True)
     assert payloads[-1].count(UNKNOWN_FIELD) == 3
-    os.kill(worker.pid, signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
     finish = pb2.FinishRunRequest(run_id="r", writer_id="w", last_sequence=1).SerializeToString()
     wire.call("FinishRun", finish + UNKNOWN_FIELD, pb2.FinishRunResponse)
     assert sidecar.call("GetRun", pb2.GetRunRequest(run_id="r")).run.row_count == 1

@@ -40,7 +40,7 @@ def test_a_planted_nan_spike_and_stall_are_told_to_the_trainer_and_to_people(
     noted, code = tmp_path / "noted", tmp_path / "note.py"
     code.write_text(NOTED, encoding="utf-8")
     sidecar = make_sidecar(
-        *("--wandb-mode", "disabled", "--anomalies", "--anomaly-stall-min-s", "1"),
+        *("--wandb-mode", "disabled", "--anomalies", "--anomaly-stall-min-s", "3"),
         *("--anomaly-stop", "nan", "--anomaly-rules", "lr > 1 for 3 steps"),
         *("--alert-command", f"{sys.executable} {code} {noted}"),
     )

@@ -130,6 +130,7 @@ def test_runs_and_compare_answer_with_and_without_a_sidecar(
 
 def test_status_tells_whether_the_data_is_safe(sidecar: Any, place: tuple[str, ...]) -> None:
     """One sentence first; per run and sink as JSON; without a sidecar a sentence and code 1."""
+    sidecar.call("ListRuns", pb2.ListRunsRequest())  # waits until the store has all
     text = pillion_command("status", *place).stdout
     assert text.startswith("All 4 rows of 2 runs are on disk; the store has all.")
     status = json.loads(pillion_command("status", "first", "--json", *place).stdout)

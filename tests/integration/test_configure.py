@@ -35,7 +35,9 @@ def sinks_of(sidecar: SidecarProcess, run_id: str) -> list[str]:
 
 def test_what_is_configured_holds_for_new_runs(make_sidecar: Callable[..., Any]) -> None:
     """Switched off, nothing of wandb runs; all else works. The sidecar ends by itself after it."""
-    sidecar = make_sidecar("--wandb-mode", "offline", "--end-when-idle-s", "8")
+    sidecar = make_sidecar("--wandb-mode", "offline", "--end-when-idle-s", "4")
+    open_run = {"run_id": "open", "writer_id": "w"}  # so that it is not idle until the end
+    sidecar.call("StartRun", pb2.StartRunRequest(**open_run))
     run_one(sidecar, "before")
     setup = pillion.configure(
         address=sidecar.address, project="studio", tags=["production"], credential="crew"
@@ -57,6 +59,7 @@ def test_what_is_configured_holds_for_new_runs(make_sidecar: Callable[..., Any])
     assert pillion.configure(address=sidecar.address, enabled=True).mode == "offline"
     assert sinks_of(sidecar, "off") == ["store"]
     assert sinks_of(sidecar, "crew") == ["store", "wandb-crew"]
+    sidecar.call("FinishRun", pb2.FinishRunRequest(**open_run))
     assert sidecar.process.wait(WAIT_S) == 0
     for directory, run_id in (("wandb", "before"), ("wandb-crew", "crew")):
         assert list((sidecar.data_dir / directory / "wandb").glob(f"offline-run-*-{run_id}"))

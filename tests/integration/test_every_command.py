@@ -110,6 +110,7 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SidecarProcess
         finish = pb2.FinishRunRequest(run_id="first", writer_id="shell", last_sequence=1)
         process.call("FinishRun", finish)
         send(process, {"model.bin": b"weights"}, run_id="first")
+        process.call("ListRuns", pb2.ListRunsRequest())  # waits until the store has all
         yield process
 
 

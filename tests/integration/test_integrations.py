@@ -73,7 +73,7 @@ def test_trainer_logs_by_either_name(
     """`report_to="pillion"` says all that transformers' own WandbCallback says, and more."""
     variables = {"PILLION_ADDRESS": sidecar.address, "PILLION_LOG_MODEL": "best"}
     trainer = run_python(TRAIN, TRANSFORMERS_VERBOSITY="error", WANDB_WATCH="all", **variables)
-    _, errors = trainer.communicate(timeout=2 * WAIT_S)
+    _, errors = trainer.communicate(timeout=4 * WAIT_S)
     assert trainer.returncode == 0, errors
     ours, theirs = stored("pillion"), stored("wandb")
     assert ours.state == theirs.state == "FINISHED"

@@ -1,6 +1,7 @@
 """Artifacts from a trainer: what travels, what is safe, what is left when something dies."""
 
 import hashlib
+import itertools
 import os
 import subprocess
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from artifact_calls import read
-from processes import SidecarProcess
+from processes import WAIT_S, SidecarProcess
 
 import pillion
 from pillion.staging import staged_artifacts
@@ -17,7 +18,6 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 
 CHECKPOINT_MB = int(os.environ.get("PILLION_TEST_CHECKPOINT_MB", "24"))
 """Of the checkpoint directory; 200 is what the guarantee names."""
-WAIT_S = 60.0
 
 
 @pytest.fixture
@@ -137,13 +137,16 @@ def test_a_sidecar_killed_in_the_middle_of_an_upload_gets_it_whole(
 ) -> None:
     """The client goes on with the next one; of the torn file nothing is left."""
     path = tmp_path / "large.bin"
-    data = os.urandom(1_000_000) * 100
-    path.write_bytes(data)
-    logged = run.log_artifact(path, name="large", type="model")
-    wait_until(lambda: logged.sent_bytes > 0)
-    sidecar.kill()
-    assert not logged.is_done
-    sidecar.start()
+    for number in itertools.count():
+        data = os.urandom(1_000_000) * 100
+        path.write_bytes(data)
+        logged = run.log_artifact(path, name=f"large-{number}", type="model")
+        wait_until(lambda logged=logged: logged.sent_bytes > 0)
+        sidecar.kill()
+        is_killed_amid = not logged.is_done  # else we were stopped ourselves for too long
+        sidecar.start()
+        if is_killed_amid:
+            break
     assert logged.wait(WAIT_S) == "v0"
     partial = sidecar.data_dir / "blobs" / "partial"
     assert list(partial.iterdir()) == []

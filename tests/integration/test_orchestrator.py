@@ -13,7 +13,7 @@ from training import run_of, state_of
 
 from pillion_trainer import JobState, TrainingOrchestrator
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 LONG_S = 4 * WAIT_S
 

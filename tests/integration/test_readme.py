@@ -22,7 +22,7 @@ def code_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_examples_do_what_they_say(
     sidecar: Any, run_python: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -32,7 +32,7 @@ def test_the_examples_do_what_they_say(
     for example in code_blocks("python"):
         trainer = run_python(example, PILLION_ADDRESS=sidecar.address)
         is_fine_tune = "TrainingOrchestrator" in example
-        output, errors = trainer.communicate(timeout=400 if is_fine_tune else 60)
+        output, errors = trainer.communicate(timeout=500)
         assert trainer.returncode == 0, errors
         if is_fine_tune:
             told = [line.split()[:3] for line in output.splitlines()]

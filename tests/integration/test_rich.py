@@ -68,7 +68,7 @@ def test_what_a_trainer_says_beside_numbers_is_kept(
         sidecar.stop()
     arguments = ("--api-key", SECRET)
     trainer = run_python(TRAINING, *arguments, PILLION_ADDRESS=sidecar.address)
-    output, errors = trainer.communicate(timeout=60)
+    output, errors = trainer.communicate(timeout=300)
     assert trainer.returncode == 0, errors
     if is_late:
         sidecar = make_sidecar("--wandb-mode", "disabled", listen=sidecar.address)

@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from processes import SidecarProcess, environment, pids_below
 from wandb_server import WandbServer
 
-from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.store import Store
 
 TRAINING = """
@@ -51,13 +51,13 @@ def test_what_a_trainer_says_beside_numbers_arrives_once(
                 lambda: len(server.alerts) == 3 and len(server.run("demo", "rich").rows) == 3
             )
             kill_worker(sidecar)
-            _, errors = trainer.communicate("go on\n", timeout=60)
+            _, errors = trainer.communicate("go on\n", timeout=300)
             assert trainer.returncode == 0, errors
-            command(sidecar, "wait", "--timeout-s", "100")
+            command(sidecar, "wait", "--timeout-s", "300")
             check(server, sidecar)
             assert server.run("demo", "rich").exit_code == 0
             command(sidecar, "update", "rich", "--name", "renamed", "--tag", "new")
-            command(sidecar, "wait", "--timeout-s", "100")
+            command(sidecar, "wait", "--timeout-s", "300")
             run = server.run("demo", "rich")
             assert (run.name, run.tags, run.exit_code) == ("renamed", ["new"], 0)
             check(server, sidecar)
@@ -92,10 +92,10 @@ def check(server: WandbServer, sidecar: SidecarProcess) -> None:
 
 def kill_worker(sidecar: SidecarProcess) -> None:
     """Kill W&B's worker, with its wandb-core."""
-    status = sidecar.call("GetStatus", pb2.GetStatusRequest())
-    (worker,) = (each.pid for each in status.workers if each.sink == "wandb")
+    worker = sidecar.worker("wandb")
     for pid in (worker, *pids_below(worker)):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it went with the worker
+            os.kill(pid, signal.SIGKILL)
 
 
 def command(sidecar: SidecarProcess, *arguments: str) -> None:

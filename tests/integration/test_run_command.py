@@ -401,7 +401,7 @@ def test_token_of_a_sidecar_on_tcp_is_handed_on(make_sidecar: Callable[..., Any]
 
 def test_sidecar_that_is_idle_and_drained_ends_by_itself(make_sidecar: Callable[..., Any]) -> None:
     """A while after its last writer has ended, with everything in its sinks."""
-    sidecar = make_sidecar("--wandb-mode", "disabled", "--end-when-idle-s", "3")
+    sidecar = make_sidecar("--wandb-mode", "disabled", "--end-when-idle-s", "8")
     sidecar.call("StartRun", pb2.StartRunRequest(run_id="other", writer_id="w"))
     arguments = ["--id", "r", "--address", sidecar.address, "--data-dir", str(sidecar.data_dir)]
     code = "import pillion; run = pillion.init(); run.log({'loss': 0.5}); run.finish()"

@@ -50,7 +50,7 @@ def run_both(
         theirs = run_python(f"import wandb\n{script}", WANDB_MODE="offline", WANDB_SILENT="true")
         ours = run_python(f"import pillion as wandb\n{script}", PILLION_ADDRESS=sidecar.address)
         for process in (ours, theirs):
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
             assert "is not in Pillion" not in errors
         folder = Path(sidecar.data_dir) / "wandb"

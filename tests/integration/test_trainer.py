@@ -316,7 +316,7 @@ def test_two_processes_at_once_build_one_base(tmp_path: Path) -> None:
             )
 
     folder = ensure_base_model(tmp_path, start_another, MINIATURE)
-    output, _ = others[0].communicate(timeout=100)
+    output, _ = others[0].communicate(timeout=300)
     assert output == f"{folder}\n"
 
 
@@ -326,4 +326,4 @@ def test_the_trainer_imports_neither_wandb_nor_the_sidecar() -> None:
         "import sys, pillion_trainer.training\n"
         "assert not {'wandb', 'pillion_sidecar'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

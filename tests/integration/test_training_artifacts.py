@@ -16,7 +16,7 @@ from wandb_server import WandbServer
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import from_key_values
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 FEW = ("--max-steps", "4")
 
@@ -128,7 +128,7 @@ def test_wandb_has_the_adapter_its_base_and_what_leads_from_one_to_the_other(
             process = start_training(small_base, tmp_path / "out", sidecar.address, *FEW)
             assert end_of(process)
             assert process.returncode == 0
-            wait = ["wait", "--timeout-s", "100", "--address", sidecar.address]
+            wait = ["wait", "--timeout-s", "300", "--address", sidecar.address]
             command = [sys.executable, "-m", "pillion_sidecar", *wait]
             subprocess.run(command, check=True, env=environment(), capture_output=True)
             name = artifacts_of(sidecar)["base-model"].name

@@ -17,7 +17,7 @@ from training import FOR_EVER, end_of, run_of, start_training, state_of
 
 from pillion.values import from_key_values
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 ADAPTER = "adapter_model.safetensors"
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def command(sidecar: Any, *arguments: str) -> list[str]:
 def waited(sidecar: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Wait, to the end."""
     return subprocess.run(
-        command(sidecar, *arguments), capture_output=True, text=True, check=False, timeout=100
+        command(sidecar, *arguments), capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -35,7 +36,7 @@ def test_wait_ends_with_the_run_and_its_delivery(make_sidecar: Callable[..., Any
     assert "1 run has not ended" in in_vain.stdout
     with subprocess.Popen(command(sidecar, "r"), stdout=subprocess.PIPE, text=True) as waiting:
         run.finish()
-        output, _ = waiting.communicate(timeout=100)
+        output, _ = waiting.communicate(timeout=300)
     assert (waiting.returncode, output) == (0, "Everything is delivered.\n")
     shape = json.loads(waited(sidecar, "--json").stdout)
     assert shape["is_done"]
@@ -62,12 +63,15 @@ def test_ctrl_c_ends_it_with_130(sidecar: Any, wait_until: Callable[..., Any]) -
         signal.signal(signal.SIGINT, ignored)
         wait_until(lambda: is_asking(waiting.pid))
         waiting.send_signal(signal.SIGINT)
-        waiting.communicate(timeout=60)
+        waiting.communicate(timeout=300)
     run.finish()
     assert waiting.returncode == 130
 
 
 def is_asking(pid: int) -> bool:
     """Tell whether a process has come so far that gRPC has threads in it."""
-    names = [path.read_text("ascii") for path in Path(f"/proc/{pid}/task").glob("*/comm")]
-    return any("event_engine" in name for name in names)
+    for path in Path(f"/proc/{pid}/task").glob("*/comm"):
+        with suppress(OSError):  # the thread has just ended
+            if "event_engine" in path.read_text("ascii"):
+                return True
+    return False

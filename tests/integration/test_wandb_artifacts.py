@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from artifact_calls import exchange, send, sha256
-from processes import SidecarProcess, environment
+from processes import WAIT_S, SidecarProcess, environment
 from wandb_server import WandbServer
 
 from pillion.v1 import record_pb2
@@ -26,6 +26,13 @@ def finished_file(sidecar: SidecarProcess) -> WandbFile | None:
         for path in (sidecar.data_dir / "wandb" / "wandb").glob("offline-run-*/*.wandb"):
             return read_wandb_file(path)
     return None
+
+
+def sizes_below(directory: Path) -> Iterator[int]:
+    """Yield the sizes of all files; what has gone since it was listed has none."""
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            yield path.stat().st_size if path.is_file() else 0
 
 
 def test_an_offline_run_has_its_artifacts_in_the_file(
@@ -51,8 +58,7 @@ def test_an_offline_run_has_its_artifacts_in_the_file(
     assert sha256(blob.read_bytes()) == sha256(data)
     (entry,) = far.manifest.contents
     assert (entry.path, entry.ref, entry.size) == ("x.bin", "s3://bucket/x.bin", 7)
-    copies = [p for p in (sidecar.data_dir / "wandb").rglob("*") if p.is_file()]
-    assert sum(path.stat().st_size for path in copies) < 1_000_000
+    assert sum(sizes_below(sidecar.data_dir / "wandb")) < 1_000_000
     # One that comes when the run has ended is in the file that is written anew.
     send(sidecar, {"late.bin": b"late"}, name="late")
     wait_until(lambda: (again := finished_file(sidecar)) and len(again.artifacts) == 3)
@@ -87,12 +93,10 @@ def test_artifacts_arrive_once_though_the_server_is_ill(
         try:
             with server.fail(503, operation="CreateArtifact") as ill:
                 trainer = run_python(ONLINE, PILLION_ADDRESS=sidecar.address)
-                assert trainer.wait(60) == 0, trainer.communicate()[1]
+                assert trainer.wait(WAIT_S) == 0, trainer.communicate()[1]
                 ill.wait(1)
-                workers = sidecar.call("GetStatus", pb2.GetStatusRequest()).workers
-                (pid,) = (worker.pid for worker in workers if worker.sink.startswith("wandb"))
-                os.kill(pid, signal.SIGKILL)
-            wait = ["wait", "--timeout-s", "100", "--address", sidecar.address]
+                os.kill(sidecar.worker("wandb"), signal.SIGKILL)
+            wait = ["wait", "--timeout-s", "300", "--address", sidecar.address]
             command = [sys.executable, "-m", "pillion_sidecar", *wait]
             subprocess.run(command, check=True, env=environment(), capture_output=True)
         finally:

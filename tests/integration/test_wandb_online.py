@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from online_trainer import CODE, check_arrived
-from processes import SidecarProcess, environment, pids_below
+from processes import WAIT_S, SidecarProcess, environment, pids_below
 from wandb_server import TEAM, USER, WandbServer
 
 from pillion.v1 import telemetry_service_pb2 as pb2
 
-pytestmark = pytest.mark.timeout(400)  # uploads that fail are tried again after ever longer pauses
+pytestmark = pytest.mark.timeout(1200)  # uploads that fail are tried again after ever longer pauses
 
 OTHER_KEY = "another0" * 5
 
@@ -72,7 +73,7 @@ def pillion(sidecar: SidecarProcess, *arguments: str, key: str = "") -> Any:
 
 def wait(sidecar: SidecarProcess) -> None:
     """Wait until everything is delivered."""
-    assert pillion(sidecar, "wait", "--timeout-s", "100")["is_done"]
+    assert pillion(sidecar, "wait", "--timeout-s", "300")["is_done"]
 
 
 def status_of(sidecar: SidecarProcess, name: str) -> Any:
@@ -89,7 +90,7 @@ def test_many_runs_of_several_trainers_arrive(
     for first in range(0, len(names), 4):
         trainers = [train(run_python, online, name, 150) for name in names[first : first + 4]]
         for trainer, name in zip(trainers, names[first:], strict=False):
-            assert trainer.wait(60) == 0, trainer.stderr
+            assert trainer.wait(WAIT_S) == 0, trainer.stderr
             del name
     wait(online)
     for name in names:
@@ -116,7 +117,7 @@ def test_kills_lose_and_double_nothing(
         held.clear()
         if kill is kill_sidecar:
             start(online, server)
-        assert trainer.wait(60) == 0
+        assert trainer.wait(WAIT_S) == 0
     wait(online)
     for name in ("core", "worker", "whole"):
         check_arrived(server, name, 400)
@@ -158,11 +159,13 @@ def check_no_key_is_told(sidecar: SidecarProcess, *keys: str) -> None:
     for directory in (sidecar.data_dir, sidecar.spool_dir):
         for path in directory.rglob("*"):
             if path.is_file() and path.parent != sidecar.data_dir / "keys":
-                told[str(path)] = path.read_bytes()
+                with suppress(FileNotFoundError):  # gone since it was listed
+                    told[str(path)] = path.read_bytes()
     assert sidecar.process is not None
     for pid in (sidecar.process.pid, *pids_below(sidecar.process.pid)):
         for name in ("cmdline", "environ"):
-            told[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+            with suppress(OSError):  # it has just ended
+                told[f"{name} of {pid}"] = Path(f"/proc/{pid}/{name}").read_bytes()
     assert len(told) > 10
     assert [name for name, text in told.items() if any(key.encode() in text for key in keys)] == []
 
@@ -170,8 +173,7 @@ def check_no_key_is_told(sidecar: SidecarProcess, *keys: str) -> None:
 def wandb_processes(sidecar: SidecarProcess) -> tuple[int, int]:
     """Return the W&B worker and its wandb-core."""
     assert sidecar.process is not None
-    status = sidecar.call("GetStatus", pb2.GetStatusRequest())
-    (worker,) = (worker.pid for worker in status.workers if worker.sink == "wandb")
+    worker = sidecar.worker("wandb")
     (core,) = pids_below(worker)
     return worker, core
 
@@ -199,17 +201,17 @@ def test_server_that_goes_away_delays_nobody(
 ) -> None:
     """At the start, in the middle and at the end: training ends all the same, all arrives after."""
     server.stop_listening()
-    assert train(run_python, online, "start", 100).wait(60) == 0
+    assert train(run_python, online, "start", 100).wait(WAIT_S) == 0
     wait_until(lambda: "does not answer" in status_of(online, "start").last_error)
     assert status_of(online, "start").lag_row_count == 100
     server.listen_again()
     wait(online)
     server.fail(503, operation="file_stream", times=3)
     server.fail(429, operation="file_stream", retry_after_s=1, times=3)
-    assert train(run_python, online, "middle", 100).wait(60) == 0
+    assert train(run_python, online, "middle", 100).wait(WAIT_S) == 0
     wait(online)
     server.fail("drop", runs={"last"}, times=4)
-    assert train(run_python, online, "last", 100).wait(60) == 0
+    assert train(run_python, online, "last", 100).wait(WAIT_S) == 0
     wait(online)
     for name in ("start", "middle", "last"):
         check_arrived(server, name, 100)
@@ -231,16 +233,16 @@ run.finish()
 """
     other = run_python(until_told, PILLION_ADDRESS=online.address)
     wait_until(lambda: server.count("file_stream", "other"))
-    server.fail(429, operation="file_stream", runs={"throttled"}, retry_after_s=2, times=1)
+    server.fail(429, operation="file_stream", runs={"throttled"}, retry_after_s=8, times=1)
     throttled = train(run_python, online, "throttled", 100)
     wait_until(lambda: server.count("file_stream", "throttled") > 1)
     other.communicate("")
-    assert (throttled.wait(60), other.returncode) == (0, 0)
+    assert (throttled.wait(WAIT_S), other.returncode) == (0, 0)
     wait(online)
     check_arrived(server, "throttled", 100)
     posts_s, others_s = (server.times_s("file_stream", name) for name in ("throttled", "other"))
     refused_s, again_s = posts_s[:2]
-    assert again_s - refused_s >= 2
+    assert again_s - refused_s >= 8
     assert any(refused_s < post_s < again_s for post_s in others_s)
     rows = server.run("de-mo-", "other").rows
     assert [row["_step"] for row in rows] == [*range(len(rows))]
@@ -255,15 +257,15 @@ def test_refused_key_pauses_its_runs_until_it_is_mended(
     """Those of another key never notice; the new key is told by nobody."""
     server.accept_key(OTHER_KEY, USER, TEAM)
     server.refuse_key(server.key)
-    assert train(run_python, online, "paused", 100).wait(60) == 0
+    assert train(run_python, online, "paused", 100).wait(WAIT_S) == 0
     wait_until(lambda: "does not take the key" in status_of(online, "paused").last_error)
     other = pillion(
         online, "configure", "--credential", "crew", "--api-key-file", "-", key=OTHER_KEY
     )
     assert other["available"]
     assert other["credentials"]["crew"]["has_key"]
-    assert train(run_python, online, "other", 100).wait(60) == 0
-    assert pillion(online, "wait", "other", "--timeout-s", "100")["is_done"]
+    assert train(run_python, online, "other", 100).wait(WAIT_S) == 0
+    assert pillion(online, "wait", "other", "--timeout-s", "300")["is_done"]
     check_arrived(server, "other", 100)
     assert "paused" not in server.runs
     refused = pillion(
@@ -278,7 +280,7 @@ def test_refused_key_pauses_its_runs_until_it_is_mended(
     assert online.stop()[0] == 0
     start(online, server)  # what was configured is kept
     assert pillion(online, "configure")["credential"] is None
-    assert train(run_python, online, "later", 10).wait(60) == 0
+    assert train(run_python, online, "later", 10).wait(WAIT_S) == 0
     wait(online)
     check_arrived(server, "later", 10)
     check_no_key_is_told(online, OTHER_KEY, server.key)
@@ -293,29 +295,32 @@ def test_poison_row_is_set_aside_and_a_refused_run_waits(
     """Neither stops the rest; both are told with their reason."""
     server.fail(413, operation="file_stream", containing="6.02214076")
     server.fail(403, operation="UpsertBucket", runs={"refused"})
-    assert train(run_python, online, "poisoned", 60, "6.02214076").wait(60) == 0
-    assert train(run_python, online, "refused", 60).wait(60) == 0
-    assert train(run_python, online, "healthy", 60).wait(60) == 0
+    assert train(run_python, online, "poisoned", 60, "6.02214076").wait(WAIT_S) == 0
+    assert train(run_python, online, "refused", 60).wait(WAIT_S) == 0
+    assert train(run_python, online, "healthy", 60).wait(WAIT_S) == 0
     for name in ("healthy", "poisoned"):
-        assert pillion(online, "wait", name, "--timeout-s", "100")["is_done"]
+        assert pillion(online, "wait", name, "--timeout-s", "300")["is_done"]
     check_arrived(server, "healthy", 60)
     check_arrived(server, "poisoned", 60, without=30)
     poisoned = status_of(online, "poisoned")
     assert "W&B never takes 1 row (the first: number 30)" in poisoned.last_error
     assert "413" in poisoned.last_error
     assert (poisoned.delivered_row_count, poisoned.lag_row_count) == (59, 0)
+    wait_until(lambda: "refuses the run: 403" in status_of(online, "refused").last_error)
     refused = status_of(online, "refused")
-    assert "refuses the run: 403" in refused.last_error
     assert refused.last_error_reason == "WANDB_REFUSED"
     assert pillion(online, "wait", "refused", "--timeout-s", "0")["stuck_count"] == 1
     assert pillion(online, "wait", "--timeout-s", "0")["stuck_count"] == 1
     server.heal()
-    assert pillion(online, "wait", "refused", "--timeout-s", "100")["is_done"]
+    assert pillion(online, "wait", "refused", "--timeout-s", "300")["is_done"]
     check_arrived(server, "refused", 60)
 
 
 def test_stop_in_wandbs_page_asks_that_run_alone(
-    online: SidecarProcess, server: WandbServer, run_python: Callable[..., Any]
+    online: SidecarProcess,
+    server: WandbServer,
+    run_python: Callable[..., Any],
+    wait_until: Callable[..., Any],
 ) -> None:
     """Its trainer may look; another one's is not told."""
     code = """
@@ -332,11 +337,10 @@ run.finish()
 """
     stopped = run_python(code, "stopped", "100000", PILLION_ADDRESS=online.address)
     assert stopped.stdout.readline() == "logging\n"
-    while "stopped" not in server.runs:
-        pass
+    wait_until(lambda: "stopped" in server.runs)
     server.press_stop("stopped")
-    output, _ = stopped.communicate(timeout=100)
+    output, _ = stopped.communicate(timeout=300)
     url = f"{server.base_url}/{USER}/demo/runs/stopped"
     assert output == f"True Stop was pressed in W&B's page of the run. {url}\n"
     other = run_python(code, "other", "20", PILLION_ADDRESS=online.address)
-    assert other.communicate(timeout=100)[0].splitlines()[-1].startswith("False ")
+    assert other.communicate(timeout=300)[0].splitlines()[-1].startswith("False ")

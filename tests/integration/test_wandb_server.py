@@ -18,7 +18,8 @@ import json, sys, threading, wandb
 
 def init(id, **more):
     return wandb.init(id=id, project="demo", reinit="create_new", **more, settings=wandb.Settings(
-        silent=True, console="wrap", disable_git=True, x_disable_machine_info=True, init_timeout=20,
+        silent=True, console="wrap", disable_git=True, x_disable_machine_info=True,
+        init_timeout=200,
         x_file_stream_transmit_interval=0.05, x_file_stream_retry_wait_min_seconds=1,
         x_file_stream_retry_wait_max_seconds=1, x_graphql_retry_wait_min_seconds=1,
         stop_fn=lambda: (stopped.append(id), is_stopped.set())))
@@ -217,11 +218,12 @@ def test_stop_is_told_to_the_run_whose_button_was_pressed(
 ) -> None:
     """The SDK learns it from the answers to its posts."""
     process = run_sdk("""
+import itertools
 from wandb.sdk.lib import run_stopping
 run_stopping.RunStopChecker.__init__.__kwdefaults__["poll_interval"] = 0.05
 runs = [init("one"), init("two")]
 tell("ready")
-numbers = iter(range(1000))
+numbers = itertools.count()
 while not is_stopped.wait(0.05):
     number = next(numbers)
     for run in runs: log(run, [number])

@@ -44,7 +44,7 @@ from pillion_sidecar.sinks.store import StoreSink
 from pillion_sidecar.store import Store
 
 RUN, WRITER = RunId("run"), WriterId("w")
-WAIT_S = 60.0
+WAIT_S = 120.0
 NAN = float("nan")
 START = RunStart(RUN, WRITER, "demo", "name", "", "", (), "", {}, Environment(), 1)
 
@@ -340,6 +340,12 @@ class Hook:
         """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is on its way arrive, however long that takes here."""
+    monkeypatch.setattr(alert_messenger, "CLOSE_WAIT_S", WAIT_S)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_what_looks_for_wandb_finds_pillion(code: str, error: str) -> None:
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         env=environment(),
     )

@@ -35,7 +35,7 @@ from pillion_sidecar.validation import check_log
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 WRITER = WriterId("w")
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 WaitUntil = Callable[[Callable[[], Any]], Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-WAIT_S = 60
+WAIT_S = 120.0
 
 _RUN = """
 import atexit, json, os, signal, sys, threading

@@ -59,7 +59,7 @@ from pillion_sidecar.validation import check_log
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 WRITER, OTHER_WRITER = WriterId("w"), WriterId("v")
-WAIT_S = 60.0
+WAIT_S = 120.0
 ENDS = (RunState.FINISHED, RunState.STOPPED, RunState.FAILED, RunState.CRASHED)
 
 

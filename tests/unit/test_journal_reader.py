@@ -25,7 +25,7 @@ from pillion_sidecar.records import (
 
 RUN, OTHER_RUN = RunId("run"), RunId("other-run")
 WRITER = WriterId("w")
-WAIT_S = 60.0
+WAIT_S = 120.0
 ALL = 1 << 30
 
 

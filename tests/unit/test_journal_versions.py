@@ -16,7 +16,7 @@ from pillion_sidecar.journal_reader import EntryKind, JournalReader
 from pillion_sidecar.records import Environment, RunFinish, RunId, RunStart, RunState, WriterId
 
 RUN, WRITER = RunId("run"), WriterId("w")
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @pytest.fixture

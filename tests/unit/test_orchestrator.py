@@ -25,7 +25,7 @@ with open(os.environ["GATE"]) as gate:
 print(f"trainer: {said} was said", flush=True)
 sys.exit(int(said))
 """
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 class Gates:

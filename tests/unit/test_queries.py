@@ -21,7 +21,7 @@ from pillion_sidecar.reading_places import READS_MAX
 from pillion_sidecar.records import ConsoleLines, ConsoleStream
 from pillion_sidecar.settings import load
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ TARGETS = {
 WRITER = WriterId("w")
 BATCHES = 120
 ROWS = 3
-WAIT_S = 60.0
+WAIT_S = 120.0
 PAGE_BYTES = 4096
 
 

@@ -91,7 +91,7 @@ def test_nothing_heavy_is_imported_for_help() -> None:
         "assert cli.main(['--r', '0']) == 2\n"
         "assert not {'torch', 'transformers', 'peft', 'grpc'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_a_missing_extra_is_told_in_one_line_that_works_in_a_checkout() -> None:
@@ -103,7 +103,7 @@ def test_a_missing_extra_is_told_in_one_line_that_works_in_a_checkout() -> None:
         "sys.exit(main([]))"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1

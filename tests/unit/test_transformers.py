@@ -279,7 +279,7 @@ def test_processes_stop_at_the_same_step(tmp_path: Path) -> None:
     ]
     for process in processes:
         process.start()
-    found = dict(stopped.get(timeout=60) for _ in processes)
+    found = dict(stopped.get(timeout=300) for _ in processes)
     for process in processes:
         process.join(60)
     assert found == {0: 4, 1: 4}

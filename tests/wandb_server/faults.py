@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Self
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 """How long a test waits for a fault to be met."""
 
 
