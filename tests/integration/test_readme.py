@@ -1,12 +1,16 @@
 """What the README promises is run."""
 
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from pillion.v1 import record_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -15,11 +19,37 @@ from pillion_sidecar.cli import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLI = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
-def code_blocks(language: str) -> list[str]:
-    """Return the README's blocks of code in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+TRAINER = """
+import math, sys
+import pillion
+
+r, rate = int(sys.argv[1]), float(sys.argv[2])
+config = {"learning_rate": rate, "lora": {"r": r, "alpha": 2 * r}}
+with pillion.init(config=config, quiet=True) as run:
+    run.define_metric("eval/*", summary="min")
+    for step in range(300):
+        loss = 0.4 + 1.8 * math.exp(-4 * step * rate * r**0.5) + 0.03 * math.sin(step)
+        row = {"train/loss": loss}
+        if step % 100 == 99:
+            row["eval/loss"] = loss + 0.05
+            print(f"step {step}: eval/loss {loss + 0.05:.4f}")
+        run.log(row, step=step)
+    if r == 32:
+        run.alert("Loss is flat", "Nothing has moved for 100 steps.", level="WARN")
+"""
+"""Of what the documents show: the runs lora-r8, lora-r16 and lora-r32."""
+SHOWN = {
+    *("runs", "status", "show", "watch", "console", "compare", "diff"),
+    *("tag", "note", "export", "rm"),
+}
+
+
+def code_blocks(language: str, document: str = README) -> list[str]:
+    """Return a document's blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
 @pytest.mark.timeout(1200)
@@ -55,6 +85,40 @@ def test_the_examples_do_what_they_say(
         ["weights.bin"],
     )
     assert {"best", "latest"} <= set(artifact.aliases)
+
+
+def test_what_commands_are_shown_to_print_is_what_they_print(
+    sidecar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line by line, in `docs/cli.md` and here; but for ids, times and lines that are left out."""
+    monkeypatch.setenv("PILLION_ADDRESS", sidecar.address)
+    monkeypatch.setenv("PILLION_DATA_DIR", str(sidecar.data_dir))
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(TRAINER, encoding="utf-8")
+    for r, learning_rate in (("8", "1e-3"), ("16", "1e-3"), ("32", "2e-3")):
+        run = ["run", "--quiet", "--project", "chat", "--name", f"lora-r{r}", "--", sys.executable]
+        command = [sys.executable, "-m", "pillion_sidecar", *run, "train.py", r, learning_rate]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    blocks = [*code_blocks("console", CLI), *code_blocks("console")]
+    shown = [
+        each
+        for block in blocks
+        if re.search("lora-r32|46b891a2", block)
+        for each in re.findall(r"(?m)^\$ pillion (.*)\n((?:(?!\$ ).*\n)*)", block)
+    ]
+    assert {words.split()[0] for words, _ in shown} >= SHOWN
+    for words, output in shown:
+        printed = CliRunner().invoke(app, shlex.split(words)).output
+        wanted = re.escape(told_alike(output)).replace(re.escape("...\n"), "(?:.*\n)*")
+        assert re.fullmatch(wanted, told_alike(printed)), f"pillion {words} printed\n{printed}"
+
+
+def told_alike(text: str) -> str:
+    """Return what was printed without what is of one run of it: ids, times, blanks between."""
+    text = re.sub(r"\b[0-9a-f]{8}\b", "ID", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d\d-\d\d \d\d:\d\d", "TIME", text)
+    text = re.sub(r"\b(\d+m )?\d+s\b", "TOOK", text)
+    return "".join(f"{' '.join(line.split())}\n" for line in text.splitlines())
 
 
 def test_the_two_commands_are_targets_and_ci_calls_what_people_call() -> None:
