@@ -17,6 +17,8 @@ from processes import SidecarProcess
 from safetensors.torch import load_file
 from training import FOR_EVER, end_of, run_of, start_training, state_of
 from transformers import AutoModelForCausalLM
+from transformers.trainer_utils import SchedulerType
+from transformers.training_args import OptimizerNames
 
 import pillion
 from pillion.values import from_key_values
@@ -237,6 +239,61 @@ def test_check_says_the_plan_and_does_nothing(
     assert not list(tmp_path.glob("outputs*"))
 
 
+def names(kind: Any) -> list[str]:
+    """Return the names that transformers has for something."""
+    return sorted(each.value for each in kind)
+
+
+OPTIONS = {
+    "cosine_with_min_lr": "min_lr_rate=0.1",
+    "cosine_warmup_with_min_lr": "min_lr_rate=0.1",
+    "warmup_stable_decay": "num_decay_steps=1",
+}
+"""What some schedules cannot do without."""
+
+
+@pytest.mark.parametrize("name", names(SchedulerType))
+def test_every_schedule_of_transformers_trains(small_base: Path, tmp_path: Path, name: str) -> None:
+    """Those that need options of their own say so before anything is loaded."""
+    common: dict[str, Any] = {"scheduler": name, "eval_interval_steps": 1, "eval_share": 0.1}
+    if name in OPTIONS:
+        with pytest.raises(ConfigurationError, match=f"scheduler is '{name}' with no"):
+            refuse_the_impossible(TrainingConfig(**common))
+        common["scheduler_options"] = OPTIONS[name]
+    run, _ = tune(small_base, tmp_path, max_steps=2, **common)
+    assert len(run.series("train/loss")) == 2
+
+
+@pytest.mark.parametrize("name", names(OptimizerNames))
+def test_every_optimiser_of_transformers_trains_or_is_refused_at_once(
+    small_base: Path, tmp_path: Path, name: str
+) -> None:
+    """Most need a library more, and say which one before anything is loaded."""
+    told: tuple[str, ...] = ()
+    try:
+        refuse_the_impossible(TrainingConfig(optimizer=name))
+    except ConfigurationError as error:
+        told = error.mistakes
+    if told:
+        assert [mistake.startswith(f"optimizer is {name!r}") for mistake in told] == [True]
+    else:
+        run, _ = tune(small_base, tmp_path, max_steps=2, optimizer=name)
+        assert len(run.series("train/loss")) == 2
+
+
+def test_options_of_an_optimiser_reach_it_or_are_refused() -> None:
+    """A name that it does not know is a mistake like any other."""
+    refuse_the_impossible(TrainingConfig(optimizer="sgd", optimizer_options=("momentum=0.9",)))
+    config = TrainingConfig(
+        optimizer="sgd", optimizer_options=("momentun=0.9",), scheduler_options=("cycles=1",)
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        refuse_the_impossible(config)
+    idle, refused = caught.value.mistakes
+    assert idle.startswith("optimizer_options has 'momentun=0.9', which changes nothing of sgd")
+    assert refused.startswith("scheduler is 'cosine' with cycles=1 scheduler_options: ")
+
+
 def test_quantised_bases_need_a_gpu_and_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is told with what to do, 8-bit optimisers too."""
     config = TrainingConfig(quantization="4bit", optimizer="paged_adamw_8bit")
@@ -244,8 +301,8 @@ def test_quantised_bases_need_a_gpu_and_their_library(monkeypatch: pytest.Monkey
     with pytest.raises(ConfigurationError) as caught:
         refuse_the_impossible(config)
     assert [each.split(":")[0] for each in caught.value.mistakes] == [
-        "quantization is '4bit', which needs a CUDA GPU and none is here",
         "optimizer is 'paged_adamw_8bit', which needs a CUDA GPU and none is here",
+        "quantization is '4bit', which needs a CUDA GPU and none is here",
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("pillion_trainer.machine.find_spec", lambda _name: None)

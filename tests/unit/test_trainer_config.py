@@ -68,6 +68,14 @@ def test_true_is_no_number() -> None:
         TrainingConfig(lora_r=True)
 
 
+@pytest.mark.parametrize("path", ["", "~nobody-here/a", "a" * 5000, "\0"])
+def test_what_can_be_no_path_is_a_mistake_like_any_other(path: str) -> None:
+    """Whatever the system says of it."""
+    with pytest.raises(ConfigurationError) as caught:
+        TrainingConfig(data=path, eval_data=path, resume_from=path)
+    assert len(caught.value.mistakes) == 3
+
+
 def test_as_dict_names_every_option() -> None:
     """What is logged leaves no option out."""
     assert set(TrainingConfig().as_dict()) == {each.name for each in fields(TrainingConfig)}

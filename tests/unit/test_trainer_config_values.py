@@ -56,6 +56,8 @@ RIGHT: dict[str, st.SearchStrategy[Any]] = {
     "seed": st.integers(0, 2**32 - 1),
     "learning_rate": positive,
     "optimizer": words,
+    "optimizer_options": st.just(["weight=2", "name=a"]),
+    "scheduler_options": st.just(["min_lr_rate=0.1"]),
     "scheduler": words,
     "warmup_steps": st.integers(0, 10**6),
     "warmup_ratio": shares,
@@ -82,6 +84,8 @@ NEVER = st.sampled_from(
     [{"a": 1}, [1], [""], -1, -0.5, float("nan"), float("inf"), 10**400, "", [[]], [None]]
 )
 """Values that no option takes."""
+
+MAY_BE_EMPTY = ("tags", "modules_to_save", "optimizer_options", "scheduler_options")
 
 values = st.fixed_dictionaries({}, optional=RIGHT)
 
@@ -118,7 +122,7 @@ def test_a_configuration_comes_back_from_a_file(
 @given(values, st.dictionaries(st.sampled_from(sorted(OPTIONS)), NEVER, min_size=1))
 def test_exactly_the_wrong_options_are_told(right: dict[str, Any], wrong: dict[str, Any]) -> None:
     """Each once, with its name in front; what is right beside them is told at most as contrary."""
-    assume("" not in (wrong.get("tags"), wrong.get("modules_to_save")))  # which may be empty
+    assume("" not in [wrong.get(name) for name in MAY_BE_EMPTY])
     told = find_mistakes(right | wrong)
     assert all(sentence.startswith(f"{name} is ") for name, sentence in told)
     by_themselves = [name for name, sentence in told if ", but " not in sentence]
@@ -145,6 +149,9 @@ CONTRARY = [
         {"method": "ia3", "target_modules": ["a"], "feedforward_modules": ["b"]},
         ["feedforward_modules"],
     ),
+    ({"scheduler": "reduce_lr_on_plateau", "eval_share": 0}, ["scheduler"]),
+    ({"scheduler": "reduce_lr_on_plateau", "eval_interval_steps": 0}, ["scheduler"]),
+    ({"scheduler": "reduce_lr_on_plateau"}, []),
     ({"log_model": "checkpoint"}, ["log_model"]),
     ({"log_model": "best", "checkpoint_interval_steps": 20, "eval_share": 0}, ["log_model"]),
     (
@@ -227,6 +234,19 @@ def test_a_flag_without_a_value_is_true() -> None:
     assert config.use_rslora
     with pytest.raises(ConfigurationError, match="use_rslora is 'maybe': give true or false"):
         load_config(None, {"use_rslora": "maybe"})
+
+
+def test_options_of_a_schedule_are_read_as_what_they_say() -> None:
+    """Numbers and booleans are no texts; what is no pair is a mistake."""
+    given_ones = ["min_lr_rate=0.1", "num_cycles=3", "decay_type=linear", "is_on=true"]
+    assert TrainingConfig.from_dict({"scheduler_options": given_ones}).options_of_scheduler() == {
+        "min_lr_rate": 0.1,
+        "num_cycles": 3,
+        "decay_type": "linear",
+        "is_on": True,
+    }
+    with pytest.raises(ConfigurationError, match="give name=value"):
+        load_config(None, {"scheduler_options": "cycles 3"})
 
 
 def test_defaults_follow_the_model_and_the_data() -> None:

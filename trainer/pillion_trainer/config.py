@@ -20,12 +20,14 @@ from pillion_trainer.options import (
     NOT_EMPTY,
     NOT_NEGATIVE,
     SOME_NAMES,
+    SOME_PAIRS,
     Rule,
     at_least,
     mistake_of,
     normal,
     one_of,
     option,
+    plain_value,
 )
 
 METHODS = ("lora", "dora", "ia3")
@@ -47,7 +49,7 @@ class ConfigurationError(ValueError):
 
 
 def _is_folder(path: str) -> bool:
-    return Path(path).expanduser().is_dir()
+    return bool(path) and Path(path).expanduser().is_dir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,9 @@ class TrainingConfig:
         group="the optimiser",
     )
     optimizer: str = option("adamw_torch", "the optimiser, as transformers names it", NOT_EMPTY)
+    optimizer_options: tuple[str, ...] = option((), "what else it takes, as name=value", SOME_PAIRS)
     scheduler: str = option("cosine", "the schedule, as transformers names it", NOT_EMPTY)
+    scheduler_options: tuple[str, ...] = option((), "what else it takes, as name=value", SOME_PAIRS)
     warmup_steps: int = option(
         None,
         "steps until the learning rate is at its highest (5; 0 with warmup_ratio)",
@@ -216,6 +220,11 @@ class TrainingConfig:
             for name, value in asdict(self).items()
         }
 
+    def options_of_scheduler(self) -> dict[str, Any]:
+        """Return the schedule's own options by their names: numbers, booleans or texts."""
+        pairs = (each.split("=", 1) for each in self.scheduler_options)
+        return {name: plain_value(text) for name, text in pairs}
+
 
 def find_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return every mistake in the options that were given, as their name and a sentence.
@@ -241,7 +250,7 @@ def find_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [each.name for each in fields(TrainingConfig)], n=1)
+    near = difflib.get_close_matches(str(name), [each.name for each in fields(TrainingConfig)], n=1)
     hint = f"did you mean {near[0]}?" if near else "see --help for the options"
     return f"{name} is no option: {hint}"
 

@@ -42,6 +42,10 @@ def contradictions(values: Mapping[str, Any], changed: AbstractSet[str]) -> Iter
         yield Contradiction("eval_share", "eval_data", "give one of them")
     if values["warmup_ratio"] > 0 and values["warmup_steps"] > 0:
         yield Contradiction("warmup_ratio", "warmup_steps", "give one of them")
+    if values["scheduler"] == "reduce_lr_on_plateau" and values["eval_interval_steps"] == 0:
+        yield Contradiction("scheduler", "eval_interval_steps", "give steps, after which it looks")
+    if values["scheduler"] == "reduce_lr_on_plateau" and not _evaluates(values):
+        yield Contradiction("scheduler", "eval_share", "give a share, or eval_data")
     yield from _of_checkpoints(values)
 
 
@@ -86,7 +90,7 @@ def _of_checkpoints(values: Mapping[str, Any]) -> Iterator[Contradiction]:
         )
     if log_model == "checkpoint":
         return
-    if values["eval_data"] is None and values["eval_share"] == 0:
+    if not _evaluates(values):
         yield Contradiction("log_model", "eval_share", "give a share, or eval_data")
     every = values["eval_interval_steps"]
     if every == 0:
@@ -99,6 +103,10 @@ def _of_checkpoints(values: Mapping[str, Any]) -> Iterator[Contradiction]:
             "eval_interval_steps",
             "give a multiple of it, so that each checkpoint is evaluated for log_model 'best'",
         )
+
+
+def _evaluates(values: Mapping[str, Any]) -> bool:
+    return values["eval_data"] is not None or values["eval_share"] > 0
 
 
 def _is_on_this_machine(model: str) -> bool:

@@ -3,7 +3,9 @@
 Knows nothing of what the options are for; `config.py` lists them.
 """
 
+import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field
 from pathlib import Path
@@ -59,6 +61,10 @@ NOT_NEGATIVE = Rule(lambda value: 0 <= value <= _FLOAT_MAX, "0 or a number above
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "a number from 0 to below 1")
 SOME_NAMES = Rule(lambda value: value and all(value), "one or more names, joined by commas")
 ANY_NAMES = Rule(all, "names joined by commas, none of them empty")
+SOME_PAIRS = Rule(
+    lambda value: all(re.fullmatch(r"\w+=[^=,]+", each) for each in value),
+    "name=value, more of them joined by commas",
+)
 A_FILE = Rule(lambda value: Path(value).expanduser().is_file(), "a file that exists")
 
 
@@ -90,6 +96,15 @@ def from_text(each: Field[Any], text: str) -> Any:
         return text
 
 
+def plain_value(text: str) -> Any:
+    """Return the number, the boolean or None that a text says, else the text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if value is None or isinstance(value, bool | int | float) else text
+
+
 def mistake_of(each: Field[Any], value: Any) -> str | None:
     """Return what is wrong with one value in a sentence, or None."""
     if value is None and each.default is None and each.type != kind_of(each):
@@ -97,7 +112,7 @@ def mistake_of(each: Field[Any], value: Any) -> str | None:
     rule: Rule | None = each.metadata["rule"]
     if not _is_of_kind(kind_of(each), value):
         remedy = _REMEDIES[kind_of(each)]
-    elif rule and not rule.holds(value):
+    elif rule and not _holds(rule, value):
         remedy = rule.remedy
     else:
         return None
@@ -111,6 +126,13 @@ _REMEDIES: dict[Any, str] = {
     str: "a text",
     NAMES: "a list of texts",
 }
+
+
+def _holds(rule: Rule, value: Any) -> bool:
+    try:
+        return bool(rule.holds(value))
+    except (OSError, RuntimeError, ValueError):  # a path too long, a home of nobody
+        return False
 
 
 def _is_of_kind(kind: Any, value: Any) -> bool:

@@ -183,7 +183,9 @@ def _arguments(
         output_dir=str(output_dir),
         learning_rate=config.learning_rate,
         optim=config.optimizer,
+        optim_args=",".join(config.optimizer_options) or None,
         lr_scheduler_type=config.scheduler,
+        lr_scheduler_kwargs=config.options_of_scheduler() or None,
         warmup_steps=config.warmup_ratio or config.warmup_steps,  # below 1 it is a share
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
@@ -267,6 +269,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what can be logged: texts, numbers and lists of them, in an order of their own."""
     plain: dict[str, Any] = {}
     for key, value in sorted(values.items()):
+        if key.startswith("_"):
+            continue
         if isinstance(value, Enum):
             plain[key] = value.value
         elif isinstance(value, str | int | float):
