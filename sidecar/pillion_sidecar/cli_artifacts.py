@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import DownloadColumn, Progress, TextColumn
+from rich.progress import DownloadColumn, Progress
 
 from pillion.safe_files import MismatchError, UnsafeNameError, has_file, write_file
 from pillion.v1 import record_pb2
@@ -169,7 +169,6 @@ def _bar(artifact: record_pb2.Artifact, *, is_shown: bool) -> Progress:
     bar = Progress(
         *Progress.get_default_columns(),
         DownloadColumn(),
-        TextColumn(""),
         console=make_console(),
         disable=not is_shown,
         transient=True,

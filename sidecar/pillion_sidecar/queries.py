@@ -109,9 +109,7 @@ class Queries:
             known = await self._answer(answers.list_runs, request, ())
             if known.runs:
                 return known
-        behind = await self._read_journal(
-            lambda journal: journal.runs_behind(self._delivery.through("store"))
-        )
+        behind = await self._behind()
         is_long = bool(request.filters or request.order_by)
         response = await self._answer(answers.list_runs, request, behind, is_long=is_long)
         self._pages.show(response.runs)
@@ -140,18 +138,14 @@ class Queries:
         self, request: telemetry_service_pb2.ListArtifactsRequest
     ) -> telemetry_service_pb2.ListArtifactsResponse:
         """Answer `ListArtifacts`."""
-        behind = await self._read_journal(
-            lambda journal: journal.runs_behind(self._delivery.through("store"))
-        )
+        behind = await self._behind()
         return await self._answer(artifact_answers.list_artifacts, request, behind)
 
     async def artifact_content(
         self, request: telemetry_service_pb2.ReadArtifactRequest
     ) -> artifact_answers.Content:
         """Find what `ReadArtifact` asks for."""
-        behind = await self._read_journal(
-            lambda journal: journal.runs_behind(self._delivery.through("store"))
-        )
+        behind = await self._behind()
         blobs = Blobs(self._settings.blobs_dir)
         return await self._answer(
             lambda store, asked: artifact_answers.find_content(store, blobs, asked),
@@ -165,7 +159,7 @@ class Queries:
         """Answer `ReadMetrics`, with messages that are encoded: that is not for the event loop."""
         metric_answers.check_selection(request)  # before anything is read
         ends = await self._ends([request.run_id])
-        await self._delivery.wait_for("store", ends, self._settings.store_wait_s)
+        await self._delivery.wait_for(STORE, ends, self._settings.store_wait_s)
         responses = self._places.items(lambda: self._encoded_metrics(request))
         try:
             async for response in responses:
@@ -180,9 +174,9 @@ class Queries:
         watch, run_id = Watch(request), RunId(request.run_id)
         with self._watchers.place():
             ends = await self._ends([run_id])
-            await self._delivery.wait_for("store", ends, self._settings.store_wait_s)
+            await self._delivery.wait_for(STORE, ends, self._settings.store_wait_s)
             while True:
-                seen = self._delivery.progress("store", run_id).offset
+                seen = self._delivery.progress(STORE, run_id).offset
                 began_s = time.monotonic()
                 url = self._pages.url(run_id)
                 response = await self._watchers.run(functools.partial(self._look, watch, url))
@@ -194,7 +188,7 @@ class Queries:
                 if watch.has_more:
                     continue
                 await asyncio.sleep(max(WATCH_INTERVAL_S, WATCH_REST * took_s))
-                await self._delivery.wait_beyond("store", run_id, seen, WATCH_TIMEOUT_S)
+                await self._delivery.wait_beyond(STORE, run_id, seen, WATCH_TIMEOUT_S)
 
     async def status(
         self, request: telemetry_service_pb2.GetStatusRequest
@@ -263,7 +257,7 @@ class Queries:
         is_long: bool = False,
     ) -> _Response:
         with self._places.place() if is_long else nullcontext():
-            await self._delivery.wait_for("store", targets, self._settings.store_wait_s)
+            await self._delivery.wait_for(STORE, targets, self._settings.store_wait_s)
             if is_long:
                 return await self._places.run(lambda: answer(self._store, request))
             return await self._read_store(lambda store: answer(store, request))
@@ -281,6 +275,11 @@ class Queries:
             return [(run.run_id, run.last_offset) for run in runs if run is not None]
 
         return await self._read_journal(read)
+
+    async def _behind(self) -> list[tuple[RunId, Offset]]:
+        """Return the last offset of each run of which the store does not have all."""
+        through = self._delivery.through(STORE)
+        return await self._read_journal(lambda journal: journal.runs_behind(through))
 
     async def _read_journal(self, read: Callable[[JournalReader], _Response]) -> _Response:
         def within_thread() -> _Response:

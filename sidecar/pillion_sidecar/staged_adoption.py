@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +193,7 @@ class StagedAdoption:
 
 def _size_bytes(path: Path) -> int:
     total_bytes = 0
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                total_bytes += entry.stat(follow_symlinks=False).st_size
-    except OSError:  # its owner has got rid of it meanwhile
-        return total_bytes
+    with suppress(OSError), os.scandir(path) as entries:  # its owner may get rid of it meanwhile
+        for entry in entries:
+            total_bytes += entry.stat(follow_symlinks=False).st_size
     return total_bytes
