@@ -2,6 +2,7 @@
 
 import json
 import string
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -226,6 +227,20 @@ def test_what_is_no_yaml_of_options_is_a_mistake_with_its_place(
         load_config(file, {})
     assert told in str(caught.value)
     assert len(caught.value.mistakes) == 1
+
+
+def test_without_pyyaml_it_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence; TOML needs nothing."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    file = tmp_path / "tune.yaml"
+    file.touch()
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(file, {})
+    assert caught.value.mistakes == (
+        f"config is {str(file)!r}, and PyYAML is missing: pip install pyyaml, or give TOML",
+    )
 
 
 def test_a_flag_without_a_value_is_true() -> None:

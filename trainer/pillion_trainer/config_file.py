@@ -59,6 +59,8 @@ def _read(file: Path) -> _Table:
         if file.suffix.lower() in YAML_SUFFIXES:
             return _read_yaml(file, text)
         return _read_toml(text)
+    except ConfigurationError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         kind = "YAML" if file.suffix.lower() in YAML_SUFFIXES else "TOML"
         told = " ".join(str(error).split())
