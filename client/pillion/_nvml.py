@@ -29,26 +29,48 @@ class Reading:
     values: dict[str, float]
 
 
-def read_gpus(wanted: Collection[Gpu], pids: Collection[int]) -> list[Reading]:
-    """Return how GPUs do: those that are wanted, or if none is, those that these processes use.
+class GpuReader:
+    """Reads GPUs. NVML stays open in between: to open it takes a driver long."""
 
-    None where there is no pynvml, no driver, or no GPU.
-    """
-    try:
-        import pynvml  # noqa: PLC0415 - not every trainer has it
-    except ImportError:
-        return []
-    nvml: Any = pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return []
-    try:
-        handles = _wanted(nvml, wanted) if wanted else _used(nvml, pids)
+    def __init__(self) -> None:
+        self._nvml: Any = None
+        """Set while it is open."""
+
+    def read(self, wanted: Collection[Gpu], pids: Collection[int]) -> list[Reading]:
+        """Return how GPUs do: those that are wanted, or if none is, those that these processes use.
+
+        None where there is no pynvml, no driver, or no GPU.
+        """
+        if self._nvml is None:
+            self._open()
+        nvml = self._nvml
+        if nvml is None:
+            return []
+        try:
+            handles = list(_wanted(nvml, wanted) if wanted else _used(nvml, pids))
+        except nvml.NVMLError:
+            handles = []
+            self.close()
+        if wanted and not handles:
+            self.close()  # a driver that was loaded anew is found the next time
         return [Reading(index, _values(nvml, handle)) for index, handle in handles]
-    finally:
+
+    def close(self) -> None:
+        """Let go of the driver."""
+        if self._nvml is not None:
+            with suppress(self._nvml.NVMLError):
+                self._nvml.nvmlShutdown()
+            self._nvml = None
+
+    def _open(self) -> None:
+        try:
+            import pynvml  # noqa: PLC0415 - not every trainer has it
+        except ImportError:
+            return
+        nvml: Any = pynvml
         with suppress(nvml.NVMLError):
-            nvml.nvmlShutdown()
+            nvml.nvmlInit()
+            self._nvml = nvml
 
 
 def _wanted(nvml: Any, gpus: Iterable[Gpu]) -> Iterator[tuple[int, Any]]:
@@ -62,13 +84,12 @@ def _wanted(nvml: Any, gpus: Iterable[Gpu]) -> Iterator[tuple[int, Any]]:
 
 
 def _used(nvml: Any, pids: Collection[int]) -> Iterator[tuple[int, Any]]:
-    with suppress(nvml.NVMLError):
-        for index in range(nvml.nvmlDeviceGetCount()):
-            with suppress(nvml.NVMLError):
-                handle = nvml.nvmlDeviceGetHandleByIndex(index)
-                running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-                if any(process.pid in pids for process in running):
-                    yield index, handle
+    for index in range(nvml.nvmlDeviceGetCount()):
+        with suppress(nvml.NVMLError):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            if any(process.pid in pids for process in running):
+                yield index, handle
 
 
 def _values(nvml: Any, handle: Any) -> dict[str, float]:

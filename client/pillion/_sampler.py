@@ -76,6 +76,7 @@ class Sampler:
                 wait_s = interval_s
                 if values := meter.sample(["run"]).get("run"):
                     self._queue(values, stopping)
+            meter.watch({})  # lets go of the GPUs' driver
 
     def _queue(self, values: dict[str, float], stopping: threading.Event) -> None:
         with self._lock:

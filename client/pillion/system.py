@@ -15,7 +15,7 @@ from typing import Any
 
 from pillion._aside import Aside
 from pillion._cgroups import Cgroups
-from pillion._nvml import Gpu, Reading, read_gpus
+from pillion._nvml import Gpu, GpuReader, Reading
 from pillion._processes import ProcessMeter, Usage, tree_of
 from pillion.process import ProcessIdentity, is_alive
 
@@ -55,6 +55,7 @@ class SystemMeter:
         self._without, self._root = frozenset(without), root
         self._host = _Host()
         self._runs: dict[str, _RunMeter] = {}
+        self._reader = GpuReader()
         self._gpus: Aside[list[list[Reading]]] = Aside("pillion-gpus")
         self._disks: Aside[list[float | None]] = Aside("pillion-disks")
 
@@ -67,15 +68,21 @@ class SystemMeter:
                 self._runs[run_id] = _RunMeter(watched, self._root)
                 self._runs[run_id].read(self._without)
             self._runs[run_id].watched = watched
+        if not runs:
+            self._gpus.call(self._let_go, ASIDE_WAIT_S)
 
     def sample(self, run_ids: Iterable[str]) -> dict[str, dict[str, float]]:
         """Return the figures of these runs, by metric; none of a run without a live process."""
         read = {run_id: self._runs[run_id].read(self._without) for run_id in run_ids}
         alive = {run_id: values for run_id, values in read.items() if values}
+        if not alive:
+            return {}
         meters = [self._runs[run_id] for run_id in alive]
-        gpus = self._gpus.call(lambda: [meter.read_gpus() for meter in meters], ASIDE_WAIT_S)
+        gpus = self._gpus.call(
+            lambda: [meter.read_gpus(self._reader) for meter in meters], ASIDE_WAIT_S
+        )
         disks = self._disks.call(lambda: [meter.read_disk() for meter in meters], ASIDE_WAIT_S)
-        host = self._host.read() if alive else {}
+        host = self._host.read()
         for index, values in enumerate(alive.values()):
             values.update(host)
             if disks and (percent := disks[index]) is not None:
@@ -87,6 +94,10 @@ class SystemMeter:
             run_id: {PREFIX + name: round(float(value), 3) for name, value in values.items()}
             for run_id, values in alive.items()
         }
+
+    def _let_go(self) -> list[list[Reading]]:
+        self._reader.close()
+        return []
 
 
 class _RunMeter:
@@ -105,8 +116,8 @@ class _RunMeter:
         usage = self._processes.read(self._pids)
         return {} if usage is None or not self._roots else self._figures(usage)
 
-    def read_gpus(self) -> list[Reading]:
-        return read_gpus(self.watched.gpus, self._pids)
+    def read_gpus(self, reader: GpuReader) -> list[Reading]:
+        return reader.read(self.watched.gpus, self._pids)
 
     def read_disk(self) -> float | None:
         """Return how full the filesystem is that the first process works in."""

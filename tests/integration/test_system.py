@@ -47,6 +47,21 @@ own = told.process_identity
 told.process_identity = lambda pid: dataclasses.replace(own(pid), boot_id="elsewhere")
 """
 """Has what follows tell its sidecar that it is on another host."""
+FORKING = """
+import os, sys, threading, time, pillion
+run = pillion.init(id="forks")
+def samples():
+    return any(each.name == "pillion-system" for each in threading.enumerate())
+while not samples() or not run.counts.acked:
+    time.sleep(0.05)
+if (pid := os.fork()) == 0:
+    run.log({"child": 1.0})
+    print(samples(), flush=True)
+    sys.exit()
+os.waitpid(pid, 0)
+run.log({"loss": 1.0})
+run.finish()
+"""
 
 FAKE_NVML = """
 import os, time
@@ -56,13 +71,14 @@ class NVMLError(Exception):
     pass
 
 def nvmlInit():
-    while os.path.exists(os.environ["FAKE_NVML_HANGS"]):
-        time.sleep(0.1)
+    pass
 
 def nvmlShutdown():
     pass
 
 def nvmlDeviceGetCount():
+    while os.path.exists(os.environ["FAKE_NVML_HANGS"]):
+        time.sleep(0.1)
     return 2
 
 def nvmlDeviceGetHandleByIndex(index):
@@ -332,6 +348,20 @@ def test_sidecar_that_nobody_needs_ends(
     trainer.end()
     assert sidecar.process is not None
     assert sidecar.process.wait(WAIT_S) == 0
+
+
+def test_forked_child_of_a_trainer_that_samples_does_not(
+    make_sidecar: MakeSidecar, run_python: RunPython, wait_until: WaitUntil
+) -> None:
+    """Its own rows come by the spool, as ever; its parent goes on."""
+    sidecar = make_sidecar("--wandb-mode", "disabled", *OFTEN)
+    trainer = run_python(ELSEWHERE + FORKING, PILLION_ADDRESS=sidecar.address)
+    output, errors = trainer.communicate(timeout=WAIT_S)
+    assert (output, trainer.returncode) == ("False\n", 0), errors
+    wait_until(lambda: len(rows_of(sidecar, "forks")[0]) == 2)
+    rows, samples = rows_of(sidecar, "forks")
+    assert sorted(key for row in rows for key in row.values) == ["child", "loss"]
+    assert samples
 
 
 def test_trainer_on_another_host_samples_itself(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pillion._nvml import Gpu, Reading, read_gpus
+from pillion._nvml import Gpu, GpuReader, Reading
 
 
 class NVMLError(Exception):
@@ -98,8 +98,33 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 def test_every_figure_comes_with_its_unit(nvml: FakeNvml) -> None:
     """And is of the GPU with that UUID, whatever its index was when it was told."""
-    assert read_gpus([Gpu(7, "GPU-b")], ()) == [Reading(1, ALL)]
-    assert read_gpus([Gpu(0, "")], ()) == [Reading(0, ALL)]
+    assert GpuReader().read([Gpu(7, "GPU-b")], ()) == [Reading(1, ALL)]
+    assert GpuReader().read([Gpu(0, "")], ()) == [Reading(0, ALL)]
+
+
+def test_driver_stays_open_between_two_looks(nvml: FakeNvml) -> None:
+    """Until no run is left, or no GPU is found: then it may have been loaded anew."""
+    reader = GpuReader()
+    for _ in range(2):
+        assert len(reader.read([Gpu(0, "GPU-a")], ())) == 1
+        assert reader.read([], {30}) == []
+        assert nvml.open_count == 1
+    assert reader.read([Gpu(0, "GPU-gone")], ()) == []
+    assert nvml.open_count == 0
+    assert len(reader.read([Gpu(0, "GPU-a")], ())) == 1
+    reader.close()
+    reader.close()
+    assert nvml.open_count == 0
+
+
+def test_driver_that_is_gone_is_let_go_of(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers nothing any more."""
+
+    def fail() -> int:
+        raise NVMLError
+
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCount", fail)
+    assert GpuReader().read([], {1}) == []
     assert nvml.open_count == 0
 
 
@@ -120,7 +145,7 @@ def test_call_that_is_not_supported_leaves_its_figure_out(
 ) -> None:
     """Of that GPU alone; the others are whole."""
     nvml.unsupported = {call}
-    first, second = read_gpus([Gpu(0, "GPU-a"), Gpu(1, "GPU-b")], ())
+    first, second = GpuReader().read([Gpu(0, "GPU-a"), Gpu(1, "GPU-b")], ())
     assert first.values == ALL
     assert ALL.keys() - second.values.keys() == names
 
@@ -128,28 +153,28 @@ def test_call_that_is_not_supported_leaves_its_figure_out(
 def test_idle_clock_is_no_throttling(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reasons are there, bit by bit; whether they matter is a figure of its own."""
     monkeypatch.setattr(nvml, "nvmlDeviceGetCurrentClocksThrottleReasons", lambda _: 0x1)
-    (reading,) = read_gpus([Gpu(0, "")], ())
+    (reading,) = GpuReader().read([Gpu(0, "")], ())
     assert (reading.values["throttle_reasons"], reading.values["throttled"]) == (1, 0.0)
 
 
 def test_without_named_gpus_those_with_its_processes_count(nvml: FakeNvml) -> None:
     """A run that said nothing of GPUs is found on them."""
     nvml.processes = {0: [10], 1: [10, 20]}
-    assert [reading.index for reading in read_gpus([], {20, 30})] == [1]
-    assert read_gpus([], {30}) == []
+    assert [reading.index for reading in GpuReader().read([], {20, 30})] == [1]
+    assert GpuReader().read([], {30}) == []
 
 
 def test_gpu_that_is_gone_is_silence(nvml: FakeNvml) -> None:
     """It has fallen off its bus, or is of another host's."""
-    assert read_gpus([Gpu(0, "GPU-gone")], ()) == []
+    assert GpuReader().read([Gpu(0, "GPU-gone")], ()) == []
 
 
 def test_no_driver_is_silence() -> None:
     """The real pynvml finds no library on this machine, or no GPU of that name."""
-    assert read_gpus([Gpu(0, "GPU-none")], ()) == []
+    assert GpuReader().read([Gpu(0, "GPU-none")], ()) == []
 
 
 def test_no_pynvml_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer need not have it."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert read_gpus([Gpu(0, "")], ()) == []
+    assert GpuReader().read([Gpu(0, "")], ()) == []

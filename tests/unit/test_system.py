@@ -13,6 +13,7 @@ import pytest
 
 from pillion import system
 from pillion._aside import Aside
+from pillion._nvml import GpuReader
 from pillion._processes import ProcessMeter, tree_of
 from pillion.process import process_identity
 from pillion.system import SystemMeter, Watched, is_system
@@ -234,7 +235,7 @@ def test_call_that_hangs_is_left_alone() -> None:
 def test_gpus_that_hang_leave_the_rest(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that has fallen off its bus takes its own figures with it, and no others."""
     gate = threading.Event()
-    monkeypatch.setattr(system, "read_gpus", lambda *_: gate.wait(60))
+    monkeypatch.setattr(GpuReader, "read", lambda *_: gate.wait(60))
     monkeypatch.setattr(system, "ASIDE_WAIT_S", 0.01)
     meter = SystemMeter()
     meter.watch({"run": watched(start(WAIT).pid)})
