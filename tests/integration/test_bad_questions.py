@@ -207,6 +207,13 @@ def test_a_store_of_a_newer_version_is_left_alone(
         assert "Use the newer Pillion that wrote it, or set another store." in said
 
 
+def test_gc_removes_nothing_beside_a_journal_that_it_cannot_read(tmp_path: Path) -> None:
+    """It cannot know then what is needed."""
+    (tmp_path / "journal.db").write_bytes(b"no database" * 1000)
+    said = refused(CliRunner().invoke(app, ["gc", "--data-dir", str(tmp_path)]))
+    assert "Nothing was removed. Start the sidecar: it salvages what can be read" in said
+
+
 def test_a_store_whose_postgresql_is_away_is_told(
     make_sidecar: Callable[..., SidecarProcess], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -57,6 +57,14 @@ def test_what_the_sidecar_itself_says_is_told(sidecar: Sidecar, questions: Quest
     assert refused.value.code == "UNAVAILABLE"
 
 
+@pytest.mark.usefixtures("sidecar")
+def test_who_does_not_know_a_question_is_said_to_be_no_sidecar(questions: Questions) -> None:
+    """As another program at that address does not, and an older sidecar."""
+    with pytest.raises(QueryError, match="no sidecar, or an older one") as refused:
+        questions.ask("Compare", pb2.CompareRequest())
+    assert refused.value.code == "UNIMPLEMENTED"
+
+
 def test_an_answer_that_takes_too_long_is_said_to(
     sidecar: Sidecar, questions: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
