@@ -139,7 +139,9 @@ def summary_of(sidecar: SidecarProcess, run_id: str) -> dict[str, Any]:
 
 def rows_of(sidecar: SidecarProcess, run_id: str) -> tuple[list[Found], list[Found]]:
     """Return a run's rows in the store: those of its trainer, and the samples."""
-    rows, _ = read_store(f"sqlite:///{sidecar.data_dir}/store.db", run_id)
+    rows: list[Found] = []
+    with suppress(SettingsError):  # there is no store yet
+        rows, _ = read_store(f"sqlite:///{sidecar.data_dir}/store.db", run_id)
     samples = [row for row in rows if all(map(is_system, row.values))]
     return [row for row in rows if row not in samples], samples
 
@@ -148,8 +150,9 @@ def sampler_of(sidecar: SidecarProcess) -> int:
     """Return the sampler's process; 0: there is none just now."""
     assert sidecar.process is not None
     for pid in pids_below(sidecar.process.pid):
-        if b"pillion_sidecar.sampler" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
+        with suppress(OSError):  # it has just ended
+            if b"pillion_sidecar.sampler" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
     return 0
 
 
