@@ -80,7 +80,7 @@ def run_demo(settings: Settings, console: Console, *, sync: bool) -> int:
                 stack.enter_context(_running(trainer, settings, logs, group=f"demo-{stamp}"))
             with Asker(settings) as ask:
                 code = _watch(trainers, ask, console)
-                code |= _show_comparison(trainers, ask, console)
+                code |= _show_comparison(trainers, ask, console, settings)
         except KeyboardInterrupt:
             _stop(trainers)  # first of all: the terminal may be gone
             _say(console, "\nStopping: each trainer saves its adapter and ends its run ...")
@@ -142,7 +142,7 @@ def _sidecar(settings: Settings, console: Console) -> Iterator[Settings]:
 
 @contextmanager
 def _running(trainer: _Trainer, settings: Settings, logs: Path, group: str) -> Iterator[None]:
-    output_dir = settings.data_dir / "demo" / trainer.run_id
+    output_dir = _output_dir(settings, trainer.run_id)
     with (logs / f"{trainer.run_id}.log").open("ab") as log_file:
         trainer.process = subprocess.Popen(
             [
@@ -163,6 +163,10 @@ def _running(trainer: _Trainer, settings: Settings, logs: Path, group: str) -> I
     finally:
         _stop([trainer])
         _wait(trainer.process)
+
+
+def _output_dir(settings: Settings, run_id: str) -> Path:
+    return settings.data_dir / "demo" / run_id
 
 
 def _watch(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> int:
@@ -218,8 +222,10 @@ def _progress_table(trainers: Sequence[_Trainer], runs: Mapping[str, run_pb2.Run
     return table
 
 
-def _show_comparison(trainers: Sequence[_Trainer], ask: Asker, console: Console) -> int:
-    """Show the comparison; return 1 if there is none."""
+def _show_comparison(
+    trainers: Sequence[_Trainer], ask: Asker, console: Console, settings: Settings
+) -> int:
+    """Show the comparison, and what the best adapter has learned; return 1 if there is none."""
     known = _runs(trainers, ask)
     run_ids = [trainer.run_id for trainer in trainers if trainer.run_id in known]
     if len(run_ids) < 2:  # noqa: PLR2004 - to compare takes two
@@ -231,7 +237,23 @@ def _show_comparison(trainers: Sequence[_Trainer], ask: Asker, console: Console)
     console.print(ComparisonView(response))
     console.print()
     console.print(best_sentence(response), style="bold")
+    if response.best_run_id in run_ids:
+        return _show_text(_output_dir(settings, response.best_run_id), console)
     return 0
+
+
+def _show_text(adapter: Path, console: Console) -> int:
+    """Show how the base model goes on from a prompt, and how the adapter does; 1 if it cannot."""
+    command = [sys.executable, "-m", "pillion_trainer", "--generate", _PROMPT]
+    command += ["--adapter", str(adapter), "--max-new-tokens", "150", "--threads", "1"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    console.print()
+    console.print(done.stdout.strip(), markup=False, highlight=False, soft_wrap=True)
+    return int(done.returncode != 0)
+
+
+_PROMPT = "DAY 412 | Monday | Gull Point\nwind:"
+"""The beginning of a page of the logbook that the three were tuned on."""
 
 
 _SHOWN = {"train/loss", "eval/loss", "train/tokens_per_second", "train/grad_norm"}

@@ -85,6 +85,10 @@ def test_three_variants_learn_are_kept_and_compared(
         assert (data_dir(variables) / "demo" / run.run_id / "adapter_model.safetensors").exists()
     assert len({run.config["learning_rate"] for run in runs}) == 3
     assert "Best by eval/loss: r16-lr1e-2" in demo
+    base, tuned = demo.partition("The base model:\n")[2].split("With the adapter:\n")
+    assert "wind:" in base
+    assert "| sea: " in tuned, "the adapter knows the pages of the logbook"
+    assert "| sea: " not in base
     for words in ("train/loss", "train/tokens_per_second", "lora.r", "learning_rate"):
         assert words in demo
 

@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _prepare(say)
             if options.check:
                 return _check(config, options, say)
+            if options.generate is not None:
+                return _generate(options, config.seed)
             return _train(config, options, stop, say)
     except ConfigurationError as error:
         for mistake in error.mistakes:
@@ -127,6 +129,35 @@ def _check(config: TrainingConfig, options: argparse.Namespace, say: Callable[[s
     return 0
 
 
+def _generate(options: argparse.Namespace, seed: int) -> int:
+    """Print how the base model goes on from a prompt, and how it does with an adapter."""
+    if options.adapter is None:
+        raise ConfigurationError("adapter is not given: give --adapter, the output of a training")
+
+    from pillion_trainer.generation import generate, load_adapter  # noqa: PLC0415
+
+    model, tokenizer = load_adapter(options.adapter)
+    for title, uses_adapter in (("The base model", False), ("With the adapter", True)):
+        said = generate(
+            model,
+            tokenizer,
+            options.generate,
+            options.max_new_tokens,
+            seed=seed,
+            temperature=options.temperature,
+            uses_adapter=uses_adapter,
+        )
+        print(f"{title}:\n{_printable(options.generate + said)}\n", flush=True)
+    return 0
+
+
+def _printable(text: str) -> str:
+    """Keep what a model says from steering the terminal."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
+
+
 def _prepare_process(threads: int | None) -> None:
     """Set the threads, which torch reads when it is loaded, and keep its libraries quiet."""
     if threads:
@@ -162,6 +193,20 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         action="store_true",
         help="check options, data and machine, say the plan, and end",
+    )
+    own.add_argument(
+        "--generate", metavar="PROMPT", help="print what base and --adapter say after it, and end"
+    )
+    own.add_argument("--adapter", type=Path, metavar="DIR", help="the output of a training")
+    own.add_argument(
+        "--max-new-tokens", type=int, default=200, metavar="N", help="of --generate, at most (200)"
+    )
+    own.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="of --generate; 0: always the likeliest token, else by --seed (0)",
     )
     for option in fields(TrainingConfig):
         if heading := option.metadata["group"]:
