@@ -118,6 +118,7 @@ def fine_tune(
     run.config.update(_hyperparameters(config, model, dataset) | {"base_model": base.as_dict()})
     _announce(say, config, model, dataset, output_dir)
 
+    telling = PillionCallback(run, describes=False, log_model=_checkpoints_logged(config))
     trainer = Trainer(
         model=model,
         args=_arguments(config, dataset, output_dir, is_watched=is_watched),
@@ -127,11 +128,7 @@ def fine_tune(
         if dataset.is_packed
         else Padding(tokenizer.pad_token_id or 0),
         processing_class=tokenizer,
-        callbacks=[
-            PillionCallback(run, describes=False, log_model=_checkpoints_logged(config)),
-            GuardCallback(stop),
-            _Plan(run),
-        ],
+        callbacks=[telling, GuardCallback(stop), _Plan(run)],
     )
     trainer.remove_callback(ProgressCallback if is_watched else PrinterCallback)
     if is_watched:
@@ -140,7 +137,11 @@ def fine_tune(
     base_reference = log_base(run, base) if config.log_model != "none" else ""
     started_s = time.monotonic()
     resumed = str(checked.checkpoint.folder) if checked.checkpoint else None
-    trainer.train(resume_from_checkpoint=resumed)
+    try:
+        trainer.train(resume_from_checkpoint=resumed)
+    except BaseException:
+        telling.sum_up(trainer.state)
+        raise
     training_time_s = time.monotonic() - started_s
     if len(dataset.evaluation) and not stop.is_made and not _is_evaluated(trainer):
         trainer.evaluate()

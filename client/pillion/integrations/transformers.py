@@ -256,13 +256,19 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
         """Sum up; and log the model if it is wanted."""
         if not state.is_world_process_zero or self._run is None:
             return
+        self.sum_up(state)
+        if self._log_model == "end" and model is not None:
+            self._log_trained(args, model, processing_class)
+
+    def sum_up(self, state: Any) -> None:
+        """Tell the summary how far it came; to be called of a training that an exception ends."""
+        if self._run is None:
+            return
         self._summary["total_steps"] = state.global_step
         if self._began_s is not None:
             self._summary["training_time_hours"] = (self._clock() - self._began_s) / 3600
         self._run.summary.update(self._summary)
         self._began_s = None
-        if self._log_model == "end" and model is not None:
-            self._log_trained(args, model, processing_class)
 
     def _start(self, args: Any, state: Any, model: Any) -> None:
         """Have a run, and tell it what the training is, as far as that can be read."""
@@ -278,6 +284,8 @@ class PillionCallback(TrainerCallback):  # type: ignore[misc]
             self._describe(args, model)
         except Exception as error:  # noqa: BLE001 - a stranger's model must not end its training
             warn("pillion: the training is not described in full: %r.", error)
+        if self._summary:
+            self._run.summary.update(self._summary)  # at once: it may be killed
 
     def _describe(self, args: Any, model: Any) -> None:
         """Tell the run what the training is."""
