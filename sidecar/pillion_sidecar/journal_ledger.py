@@ -30,6 +30,7 @@ from pillion_sidecar.records import (
     RunState,
     RunUpdate,
     WriterId,
+    decode_finish,
     encode_finish,
     encode_start,
     encode_update,
@@ -41,10 +42,10 @@ KEYS_MAX = 100_000
 DAMAGED_MAX = 1_000
 """So many damaged entries are put aside; then the oldest go."""
 
-"""The project of what nobody has filed."""
-
 _NOBODY = WriterId("")
 """Writes what the sidecar itself has to say."""
+_FORGOTTEN = -1
+"""In place of the offset of a writer's end: the run was resumed behind it."""
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +174,8 @@ class Ledger:
                 (start.run_id, start.writer_id, writer.last_sequence, writer.state),
             )
         if writer.state != RunState.RUNNING:
+            if self._begins_behind_end(start, run):
+                self._forget_ends(start.run_id)
             self._revive(start.run_id, start.writer_id, run, writer)
             environment = encode_environment(start.environment).SerializeToString()
             self._db.execute(
@@ -441,13 +444,14 @@ class Ledger:
         """Return the run's end if this was its last writer's: the worst one of all its writers'.
 
         Of several that are equally bad, one with an exit code says most, then one with a reason,
-        then the first.
+        then the first. What ended before the run was resumed counts no more.
         """
         ends = [
             (-state, exit_code is None, not reason, end_offset, exit_code, reason)
             for state, exit_code, reason, end_offset in self._db.execute(
-                "SELECT state, exit_code, reason, end_offset FROM writers WHERE run_id = ?",
-                (finish.run_id,),
+                "SELECT state, exit_code, reason, end_offset FROM writers WHERE run_id = ? "
+                "AND (state = ? OR end_offset != ?)",
+                (finish.run_id, RunState.RUNNING, _FORGOTTEN),
             )
         ]
         if -RunState.RUNNING in (end[0] for end in ends):
@@ -457,6 +461,25 @@ class Ledger:
         if not reason and state != finish.state:
             reason = f"Another writer had ended as {state.name}."
         return replace(finish, state=state, exit_code=exit_code, reason=reason)
+
+    def _begins_behind_end(self, start: RunStart, run: _Run) -> bool:
+        """Tell whether a start is of a writer that began after the run had ended: it is resumed.
+
+        One that began before, and comes only now, is one of those that the run had all the time.
+        """
+        if run.state == RunState.RUNNING:
+            return False
+        (end,) = self._db.execute(
+            "SELECT end FROM runs WHERE run_id = ?", (start.run_id,)
+        ).fetchone()
+        return bool(end) and decode_finish(end).time_unix_nano < start.time_unix_nano
+
+    def _forget_ends(self, run_id: RunId) -> None:
+        """Have how its writers ended so far count no more for how a run ends."""
+        self._db.execute(
+            "UPDATE writers SET end_offset = ? WHERE run_id = ? AND state != ?",
+            (_FORGOTTEN, run_id, RunState.RUNNING),
+        )
 
     def knows(self, run_id: RunId) -> bool:
         """Tell whether there is such a run."""

@@ -27,7 +27,7 @@ they are given tells whether a writer that joins may still give them. Its `end` 
 the system does.
 What a run has refused or dropped was so here. A writer's counts are what it told itself; what it
 dropped includes what was damaged here. How it ended stands in `end_offset`, `exit_code` and
-`reason` until it lives again.
+`reason` until it lives again; an `end_offset` of -1 says that the run was resumed behind that end.
 """
 
 import secrets

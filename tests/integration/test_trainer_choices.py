@@ -169,6 +169,7 @@ def test_a_training_that_was_killed_goes_on_in_its_run(
     output = end_of(resumed)
     assert resumed.returncode == 0, output
     run = run_of(sidecar)
+    assert state_of(run) == "FINISHED"  # as its last life did
     assert (run.last_step, from_key_values(run.summary)["total_steps"]) == (steps, steps)
 
 

@@ -649,6 +649,23 @@ def test_an_end_that_was_taken_back_counts_no_more(books: Books) -> None:
     assert (end.state, end.exit_code, end.reason) == (RunState.FINISHED, 0, "said so")
 
 
+def test_a_run_that_is_resumed_ends_as_its_last_life_did(books: Books) -> None:
+    """Killed, then gone on with by another process: how it ended before counts no more."""
+    books.start()
+    books.finish(0, RunState.CRASHED, time_unix_nano=20)
+    late = start_of(writer_id=WriterId("late"), time_unix_nano=19)
+    books.journal.start(late).result(WAIT_S)
+    assert books.finish(0, writer_id=late.writer_id, time_unix_nano=30).state is RunState.CRASHED
+    for time_unix_nano, state in ((31, RunState.FINISHED), (41, RunState.FAILED)):
+        writer = WriterId(str(time_unix_nano))
+        books.journal.start(start_of(writer_id=writer, time_unix_nano=time_unix_nano)).result(
+            WAIT_S
+        )
+        books.reopen()
+        end = books.finish(0, state, writer_id=writer, time_unix_nano=time_unix_nano + 5)
+        assert end.state is books.state() is state
+
+
 def test_finish_never_overtakes_data(books: Books) -> None:
     """An end is refused while batches up to the writer's last one are missing."""
     books.start()
