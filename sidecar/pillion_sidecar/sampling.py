@@ -2,8 +2,10 @@
 
 That process, `sampler.py`, is told which runs have writers on this host. What it sends is one row
 of metrics `system/...` per run and look, by a writer without a name, beside the trainer's rows: it
-bears the step of the latest of these, and moves no writer's numbers. A run that has ended gets
-none, and none makes a run look alive. Used from the event loop only.
+bears the step of the latest of these, or of one a little before while batches are sent again, and
+moves no writer's numbers. A run that has ended gets none, and none makes a run look alive.
+
+Used from the event loop only.
 """
 
 import asyncio
@@ -89,7 +91,7 @@ class Sampling:
         return self.interval_s
 
     def heard(self, batch: CheckedBatch) -> None:
-        """Note a batch that was journaled."""
+        """Note a batch that was handed to the journal."""
         if self.interval_s and batch.last_step is not None:
             self._steps[batch.run_id] = batch.last_step
 

@@ -178,6 +178,7 @@ class TelemetryService:
                     batch = await self._checked(raw)
                     await self._budget.take(len(batch.payload))
                     durable = asyncio.wrap_future(self._journal.append(batch))
+                    self._sampling.heard(batch)  # a sample from here on is journaled behind it
                     watch_append(durable, batch.row_count, len(batch.payload))
                     durable.add_done_callback(functools.partial(self._settle, batch))
                     await in_flight.put((batch.run_id, batch.writer_id, durable))
@@ -243,7 +244,6 @@ class TelemetryService:
     def _settle(self, batch: CheckedBatch, done: asyncio.Future[int]) -> None:
         self._budget.give(len(batch.payload))
         if not done.cancelled() and done.exception() is None:  # nobody else may look at it
-            self._sampling.heard(batch)
             for alert in batch.alerts:
                 if self._alert_gate.admit(batch.run_id, time.monotonic_ns()):
                     told = {"run_id": batch.run_id, "level": alert.level.name, "title": alert.title}
