@@ -6,16 +6,21 @@ W&B is switched off in these sidecars, which no training may notice.
 import functools
 import os
 import pty
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.spooled import read_spool
 from processes import SidecarProcess
 from training import FOR_EVER, end_of, run_of, start_training, state_of
 
+from pillion import Run
+from pillion.v1 import record_pb2
 from pillion.values import from_key_values
+from pillion_trainer.cli import main
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -89,6 +94,26 @@ def test_sigterm_saves_and_stops(
     assert process.returncode == run.exit_code == 143
     assert (state_of(run), run.reason) == ("STOPPED", "Stopped by SIGTERM.")
     assert (tmp_path / "out" / ADAPTER).is_file()
+
+
+def test_a_signal_while_the_run_begins_stops_it(
+    small_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`init` has not returned; without a sidecar it waits for some seconds, and then must go."""
+    begin = Run.open
+
+    def open_broken_off(run: Run) -> None:
+        begin(run)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "open", open_broken_off)
+    flags = ["--model", str(small_base), "--output-dir", str(tmp_path / "out"), "--quiet"]
+    flags += ["--sequence-length", "32", "--address", f"unix:{tmp_path}/nobody.sock"]
+    assert main([*flags]) == 143
+    (spooled,) = read_spool(tmp_path / "spool")
+    assert spooled.finish is not None
+    assert (spooled.finish.exit_code, spooled.finish.reason) == (143, "Stopped by SIGTERM.")
+    assert spooled.finish.state == record_pb2.RUN_STATE_STOPPED
 
 
 def test_a_killed_training_has_crashed(

@@ -52,7 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"{library} is missing; in a checkout of Pillion: pip install -e '.[trainer]'")
         return MISTAKEN
     except KeyboardInterrupt:
+        _end_runs(stop)
         return stop.exit_code or 130
+
+
+def _end_runs(stop: StopRequest) -> None:
+    """End a run whose start was broken off: `init` has not returned it."""
+    from pillion._run import open_runs  # noqa: PLC0415
+
+    for run in list(open_runs):
+        run.finish(stop.exit_code or 130, state="STOPPED", reason=f"Stopped by {stop.signal_name}.")
 
 
 def _train(
