@@ -38,7 +38,7 @@ def delete_runs(
     """Delete runs that have ended, for good. What W&B has of them stays, and so do artifacts."""
     with asking(address, data_dir) as ask:
         ask.check_is_sidecar()
-        run_ids = dict.fromkeys(ask.run_id(name) for name in names)
+        run_ids = dict.fromkeys(_whole_run_id(ask, name) for name in names)
         runs = [ask.run(pb2.GetRunRequest(run_id=run_id)).run for run_id in run_ids]
         if not yes:
             _confirm(runs)
@@ -57,6 +57,20 @@ def delete_runs(
     for each in refused:
         print(each["sentence"], file=sys.stderr)
     raise typer.Exit(1 if refused else 0)
+
+
+def _whole_run_id(ask: Asker, text: str) -> str:
+    """Return the run of this id or name; the beginning of an id is too little to delete by.
+
+    Else a second `pillion rm r4`, when the run named r4 is gone, would delete the run r4-7.
+    """
+    run = ask.run(pb2.GetRunRequest(run_id=ask.run_id(text))).run
+    if text not in {run.run_id, run.name}:
+        raise PeerError(
+            f"{text!r} is only the beginning of the id {run.run_id} ({run.name}). Write the whole "
+            f"id to delete that run: `pillion rm {run.run_id}`."
+        )
+    return run.run_id
 
 
 def _confirm(runs: Sequence[run_pb2.Run]) -> None:

@@ -48,6 +48,7 @@ def test_runs_that_have_ended_are_deleted_and_others_refused(
     for arguments, words in (
         (("aa-1", "cc", "--yes"), "There is no run cc."),
         (("aa-1", "aa", "--yes"), "'aa' may mean"),
+        (("aa-1", "b", "--yes"), "'b' is only the beginning of the id bb (the bb). Write the"),
         (("aa-1",), "say --yes"),
     ):
         refused = rm(*arguments)
