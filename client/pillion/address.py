@@ -12,6 +12,8 @@ from pathlib import Path
 
 UNIX_PATH_BYTES_MAX = 107
 """What the kernel takes; its own error does not say so."""
+_SYSTEM_PARENTS = {Path("/"), Path("/run"), Path("/usr"), Path("/var")}
+"""What lies directly in these is the machine's."""
 
 
 class AddressError(ValueError):
@@ -68,10 +70,21 @@ class Address:
         if status.st_uid not in {os.getuid(), 0}:
             raise AddressError(f"The socket's directory {directory} belongs to another user.")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            step = f"Make it safe with `chmod 0700 {directory}`, or choose another directory."
             raise AddressError(
                 f"The socket's directory {directory} can be written by other users. "
-                f"Make it safe with `chmod 0700 {directory}`, or choose another."
+                f"{step if is_of_one_user(directory) else 'Choose another directory.'}"
             )
+
+
+def is_of_one_user(directory: Path) -> bool:
+    """Tell whether a directory may be closed to others: it is this user's own, and no system's.
+
+    To close `/tmp` or `/var/log`, which root owns, would break the machine.
+    """
+    status, place = directory.stat(), directory.resolve()
+    is_shared = bool(status.st_mode & (stat.S_ISVTX | stat.S_ISGID))
+    return status.st_uid == os.getuid() and not is_shared and place.parent not in _SYSTEM_PARENTS
 
 
 def default_address() -> Address:

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pillion._version import __version__
-from pillion.address import AddressError
+from pillion.address import AddressError, is_of_one_user
 from pillion.spool import SUFFIX, SUFFIX_DAMAGED, spool_directory
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion_sidecar.asking import Asker
@@ -144,7 +144,8 @@ def _data_dir(settings: Settings) -> Iterator[Check]:
         if status.st_uid != os.getuid():
             yield _fail(what, f"{directory} belongs to user {status.st_uid}", "choose --data-dir")
         elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            yield _fail(what, f"others can write to {directory}", f"chmod 0700 {directory}")
+            step = _closing_step(directory, "--data-dir")
+            yield _fail(what, f"others can write to {directory}", step)
         else:
             yield _ok(what, str(directory))
     kind = filesystem_of(directory)
@@ -236,7 +237,7 @@ def _socket(settings: Settings) -> Iterator[Check]:
     try:
         settings.address.check_directory()
     except AddressError as error:
-        yield _fail("address", str(error), f"chmod 0700 {path.parent}, or choose --listen")
+        yield _fail("address", str(error), _closing_step(path.parent, "--listen"))
     else:
         yield _ok("address", settings.listen)
 
@@ -287,6 +288,13 @@ def _variables() -> Iterator[Check]:
             yield _ok(name, "set; calls to the sidecar do not go through it")
 
 
+def _closing_step(directory: Path, option: str) -> str:
+    """Say how a directory is closed to others, if it is not one that others need."""
+    return (
+        f"chmod 0700 {directory}" if is_of_one_user(directory) else f"choose another with {option}"
+    )
+
+
 def _spool() -> Iterator[Check]:
     what, directory = "spool", spool_directory()
     if not directory.exists():
@@ -298,7 +306,8 @@ def _spool() -> Iterator[Check]:
         yield _fail(what, f"{directory}: {error.strerror}", f"chmod 0700 {directory}")
         return
     if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        yield _fail(what, f"others can look into {directory}", f"chmod 0700 {directory}")
+        step = _closing_step(directory, "PILLION_SPOOL_DIR")
+        yield _fail(what, f"others can look into {directory}", step)
     waiting = [name for name in names if name.endswith(SUFFIX)]
     damaged = [name for name in names if name.endswith(SUFFIX_DAMAGED)]
     if waiting:

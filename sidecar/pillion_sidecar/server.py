@@ -22,7 +22,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pillion.address import AddressError
+from pillion.address import AddressError, is_of_one_user
 from pillion.v1 import telemetry_service_pb2
 from pillion_sidecar.adoption import Adoption
 from pillion_sidecar.anomaly_marks import drop_marks, make_marks
@@ -476,9 +476,10 @@ def _check_private(data_dir: Path) -> None:
     """Raise `SettingsError` if another user could put something into the data directory."""
     status = data_dir.stat()
     if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mend = f"Mend it with `chmod 0700 {data_dir}`, or c" if is_of_one_user(data_dir) else "C"
         raise SettingsError(
             f"The data directory {data_dir} belongs to another user, or others can write there. "
-            f"Mend it with `chmod 0700 {data_dir}`, or choose another with --data-dir."
+            f"{mend}hoose another with --data-dir."
         )
 
 

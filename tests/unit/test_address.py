@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pillion import address as address_module
-from pillion.address import UNIX_PATH_BYTES_MAX, Address, AddressError, default_address
+from pillion.address import (
+    UNIX_PATH_BYTES_MAX,
+    Address,
+    AddressError,
+    default_address,
+    is_of_one_user,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +122,27 @@ def test_directory_that_others_cannot_write_is_safe(directory: Path, mode: int) 
     Address(path=directory / "sidecar.sock").check_directory()
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+@pytest.mark.parametrize("mode", [0o770, 0o702])
 def test_directory_that_others_can_write_is_refused(directory: Path, mode: int) -> None:
-    """Another user could listen in the sidecar's place; also in a sticky directory."""
+    """Another user could listen in the sidecar's place."""
     directory.chmod(mode)
     with pytest.raises(AddressError, match="chmod 0700"):
         Address(path=directory / "sidecar.sock").check_directory()
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o2770])
+def test_nobody_is_told_to_close_a_shared_directory(directory: Path, mode: int) -> None:
+    """It is refused as well, but `chmod 0700 /tmp` would break the machine."""
+    directory.chmod(mode)
+    with pytest.raises(AddressError, match=r"other users\. Choose another directory\.$"):
+        Address(path=directory / "sidecar.sock").check_directory()
+
+
+def test_only_a_users_own_directory_may_be_closed(directory: Path) -> None:
+    """Not those of the machine, of which root owns most."""
+    assert is_of_one_user(directory)
+    places = ("/", "/tmp", "/run", "/var/tmp", "/var/log", "/usr/local", "/var/run")
+    assert not any(is_of_one_user(Path(place)) for place in places)
 
 
 def test_directory_behind_a_link_is_refused(directory: Path, tmp_path: Path) -> None:
