@@ -31,6 +31,9 @@ ARGUMENTS_CHARACTERS_MAX = 16_384
 PACKAGES_MAX, PACKAGE_CHARACTERS_MAX = 2_000, 128
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_PACKAGES = {"pillion_sidecar", "pillion_trainer"}
+"""Whose `__main__.py` may lie in a checkout of Pillion's."""
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 _command: tuple[str, ...] = ()
@@ -94,11 +97,23 @@ def _arguments() -> list[str]:
 
 
 def _git() -> dict[str, str] | None:
-    """Look where the program is, else where it was started."""
+    """Look where the program is, if it is the user's own, else where it was started."""
     script = Path(sys.argv[0]) if sys.argv and not _command else Path()
-    places = [script.resolve().parent] if script.is_file() else []
+    is_own = script.is_file() and not _is_installed(script.resolve())
+    places = [script.resolve().parent] if is_own else []
     states = (git_state(place) for place in (*places, Path.cwd()))
     return next((state for state in states if state), None)
+
+
+def _is_installed(script: Path) -> bool:
+    """Tell whether a program is a tool, Pillion's or another's: its checkout is not the user's."""
+    folder = script.parent
+    return (
+        folder.name in _OWN_PACKAGES
+        or not _INSTALLED.isdisjoint(script.parts)
+        or folder == Path(sys.prefix).resolve() / "bin"
+        or (folder.parent / "pyvenv.cfg").is_file()
+    )
 
 
 def _packages() -> list[dict[str, str]]:

@@ -61,6 +61,36 @@ def test_a_checkout_is_read_as_git_would(tmp_path: Path) -> None:
     assert git_state(deep) == expected | {"branch": ""}
 
 
+def test_a_tool_tells_the_checkout_that_it_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillion's own programs, and what is installed; a user's program tells its own."""
+    tool, project = tmp_path / "tool", tmp_path / "project"
+    venv = tool / "env"
+    installed = (
+        tool / "trainer" / "pillion_trainer" / "__main__.py",
+        tool / "lib" / "site-packages" / "some" / "train.py",
+        venv / "bin" / "pillion",
+    )
+    script = tool / "train.py"
+    for path in (*installed, script):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (venv / "pyvenv.cfg").touch()
+    project.mkdir()
+    for folder in (tool, project):
+        git(folder, "init")
+        git(folder, "commit", "--allow-empty", "-m", folder.name)
+        git(folder, "checkout", "-b", folder.name)
+    monkeypatch.chdir(project)
+    branches = []
+    for path in (script, *installed):
+        monkeypatch.setattr(sys, "argv", [str(path)])
+        details.cache_clear()
+        branches.append(details()["git"]["branch"])
+    assert branches == ["tool", "project", "project", "project"]
+
+
 def test_a_folder_that_is_no_checkout_is_none(tmp_path: Path) -> None:
     """A pointer to nowhere, a head that is none, and files that nobody may read."""
     (tmp_path / ".git").write_text("gitdir: /nowhere")
