@@ -158,11 +158,17 @@ def test_a_training_that_was_killed_goes_on_in_its_run(
     flags = ("--checkpoint-interval-steps", "2", "--log-model", "none")
     killed = start_training(small_base, out, sidecar.address, *FOR_EVER, *flags)
     wait_until((out / "checkpoint-4" / "trainer_state.json").is_file)
+    wait_until(lambda: (run := run_of(sidecar)) and run.row_count > 3)
     killed.kill()
     end_of(killed)
     wait_until(lambda: state_of(run_of(sidecar)) == "CRASHED")
     checkpoint = find_checkpoint(TrainingConfig(resume_from="latest", max_steps=0), out)
     assert checkpoint
+    rows = run_of(sidecar).row_count
+    again = start_training(small_base, out, sidecar.address, *FOR_EVER, *flags)
+    assert "steps already: add --resume-from latest to go on" in end_of(again)
+    assert again.returncode == 2
+    assert (state_of(run_of(sidecar)), run_of(sidecar).row_count) == ("CRASHED", rows)
     steps = checkpoint.steps + 3
     more = ("--max-steps", str(steps), "--resume-from", "latest")
     resumed = start_training(small_base, out, sidecar.address, *flags, *more)

@@ -79,7 +79,7 @@ def find_checkpoint(config: TrainingConfig, output_dir: Path | None) -> Checkpoi
     elif output_dir is None:
         raise ConfigurationError("resume_from is 'latest': give output_dir or --run-id too")
     else:
-        found = max(_checkpoints(output_dir), key=lambda each: each.steps, default=None)
+        found = latest_checkpoint(output_dir)
         if found is None:
             raise ConfigurationError(
                 f"resume_from is 'latest', but {str(output_dir)!r} has no checkpoint: leave it "
@@ -91,6 +91,11 @@ def find_checkpoint(config: TrainingConfig, output_dir: Path | None) -> Checkpoi
             "behind it: give more"
         )
     return found
+
+
+def latest_checkpoint(output_dir: Path) -> Checkpoint | None:
+    """Return the whole checkpoint with the most steps in a folder; None where it has none."""
+    return max(_checkpoints(output_dir), key=lambda each: each.steps, default=None)
 
 
 def _checkpoints(output_dir: Path) -> Iterator[Checkpoint]:

@@ -8,8 +8,12 @@ from typing import Any
 from pillion_trainer.checkpoint import Checkpoint, find_checkpoint
 from pillion_trainer.config import ConfigurationError, TrainingConfig
 from pillion_trainer.dataset import Sources, read_sources
+from pillion_trainer.earlier import refuse_repeating, refuse_unwritable
 from pillion_trainer.machine import refuse_the_impossible
 from pillion_trainer.models import adapter_config
+
+OUTPUTS = "outputs"
+"""Where runs have their folders, unless `output_dir` is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,13 @@ class Checked:
         return lines
 
 
-def check(config: TrainingConfig, run_id: str | None = None) -> Checked:
-    """Check machine, libraries, data and checkpoint.
+def check(config: TrainingConfig, run_id: str | None = None, steps: int = 0) -> Checked:
+    """Check machine, libraries, data, checkpoint, and where it is to be written.
 
     Args:
         config: what is asked for.
         run_id: the id that the run will have, if that is known.
+        steps: how many steps that run has already.
 
     Raises:
         ConfigurationError: every mistake.
@@ -60,9 +65,12 @@ def check(config: TrainingConfig, run_id: str | None = None) -> Checked:
 
     tried(lambda: refuse_the_impossible(config))
     sources = tried(lambda: read_sources(config))
-    checkpoint = tried(lambda: find_checkpoint(config, output_dir_of(config, run_id)))
+    output_dir = output_dir_of(config, run_id)
+    checkpoint = tried(lambda: find_checkpoint(config, output_dir))
     if checkpoint:
         tried(lambda: checkpoint.refuse_another(adapter_config(config)))
+    tried(lambda: refuse_repeating(config, output_dir, run_id, steps))
+    tried(lambda: refuse_unwritable(output_dir or Path(OUTPUTS).absolute()))
     if mistakes:
         raise ConfigurationError(*mistakes)
     return Checked(sources, checkpoint)
@@ -70,7 +78,7 @@ def check(config: TrainingConfig, run_id: str | None = None) -> Checked:
 
 def output_dir_of(config: TrainingConfig, run_id: str | None) -> Path | None:
     """Return where adapter and checkpoints go; None where that is not known yet."""
-    name = config.output_dir or (f"outputs/{run_id}" if run_id else None)
+    name = config.output_dir or (f"{OUTPUTS}/{run_id}" if run_id else None)
     return Path(name).expanduser().absolute() if name else None
 
 

@@ -12,13 +12,17 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pillion._variables import variable
 from pillion_trainer.config import ConfigurationError, TrainingConfig
 from pillion_trainer.config_file import load_config
 from pillion_trainer.failures import explanation, reason
 from pillion_trainer.options import kind_of
 from pillion_trainer.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from pillion_trainer.checks import Checked
 
 FAILED = 1
 MISTAKEN = 2
@@ -71,10 +75,9 @@ def _train(
     say: Callable[[str], None],
 ) -> int:
     """Fine-tune between `init` and `finish`; whatever happens, the run is finished."""
-    from pillion_trainer.checks import check  # noqa: PLC0415
     from pillion_trainer.training import fine_tune  # noqa: PLC0415
 
-    checked = check(config, options.run_id)
+    checked = _checked(config, options)
 
     import pillion  # noqa: PLC0415
 
@@ -131,11 +134,18 @@ def _prepare(say: Callable[[str], None]) -> int:
 
 def _check(config: TrainingConfig, options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Say what would be done, or raise `ConfigurationError`."""
-    from pillion_trainer.checks import check  # noqa: PLC0415
-
-    for line in check(config, options.run_id).plan(config):
+    for line in _checked(config, options).plan(config):
         say(line)
     return 0
+
+
+def _checked(config: TrainingConfig, options: argparse.Namespace) -> "Checked":
+    """Check all that can be before there is a run; one that was begun for us has no steps yet."""
+    from pillion_trainer.checks import check  # noqa: PLC0415
+    from pillion_trainer.earlier import steps_of_run  # noqa: PLC0415
+
+    steps = steps_of_run(options.run_id, options.address)
+    return check(config, options.run_id or variable("id") or None, steps)
 
 
 def _generate(options: argparse.Namespace, seed: int) -> int:
