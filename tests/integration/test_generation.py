@@ -1,5 +1,8 @@
 """What was trained can be loaded again, and says something else than its base."""
 
+import json
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,13 @@ pytest.importorskip("peft", reason="needs the extra [trainer]")
 
 import torch
 from fine_tuning import FakeRun
+from transformers.utils import logging
 
 from pillion_trainer import ConfigurationError, TrainingConfig
 from pillion_trainer.cli import main
-from pillion_trainer.generation import generate, load_adapter
+from pillion_trainer.generation import asks_in_chats, generate, load_adapter
+from pillion_trainer.lineage import TRAINING_FILE
+from pillion_trainer.samples import PLAIN_TEMPLATE
 from pillion_trainer.training import fine_tune
 
 pytestmark = pytest.mark.filterwarnings(
@@ -49,6 +55,47 @@ def test_an_adapter_says_the_same_each_time_and_not_what_its_base_says(adapter: 
     drawn = [generate(model, tokenizer, PROMPT, 20, seed=seed, temperature=1) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_an_adapter_tuned_on_chats_is_asked_in_a_chat(
+    adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Base and adapter get a user's turn and the beginning of the answer, unless it is raw."""
+    folder = tmp_path / "chats"
+    shutil.copytree(adapter, folder)
+    told = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+    told["dataset"]["format"] = "chat"
+    (folder / TRAINING_FILE).write_text(json.dumps(told), encoding="utf-8")
+    model, tokenizer = load_adapter(folder)
+    assert not asks_in_chats(tokenizer), "it has no template"
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    turn = f"user:\nport?{tokenizer.eos_token}\nassistant:\n"
+    for is_tuned in (True, False):
+        written = generate(model, tokenizer, turn, 8, raw=True, uses_adapter=is_tuned)
+        assert generate(model, tokenizer, "port?", 8, uses_adapter=is_tuned) == written
+    answer = generate(model, tokenizer, "port?", 8)
+    assert generate(model, tokenizer, "port?", 8, raw=True) != answer
+    command = ["--generate", "port?", "--adapter", str(folder), "--max-new-tokens", "8"]
+    assert main(command) == 0
+    assert f"With the adapter:\n{answer}\n" in capsys.readouterr().out
+    assert main([*command, "--raw"]) == 0
+    assert "With the adapter:\nport?" in capsys.readouterr().out
+    tokenizer.chat_template = "{{ raise_exception('no users here') }}"
+    with pytest.raises(ConfigurationError, match=r"no users here; give --raw, or raw=True"):
+        generate(model, tokenizer, "port?", 8)
+
+
+def test_loading_an_adapter_prints_nothing(
+    adapter: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No bar, and no warning of what transformers will rename; who wants bars has them after."""
+    logging.enable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_adapter(adapter)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
 
 
 def test_a_long_prompt_is_cut_at_its_beginning(adapter: Path) -> None:

@@ -153,9 +153,14 @@ def _generate(options: argparse.Namespace, seed: int) -> int:
     if options.adapter is None:
         raise ConfigurationError("adapter is not given: give --adapter, the output of a training")
 
-    from pillion_trainer.generation import generate, load_adapter  # noqa: PLC0415
+    from pillion_trainer.generation import (  # noqa: PLC0415
+        asks_in_chats,
+        generate,
+        load_adapter,
+    )
 
     model, tokenizer = load_adapter(options.adapter)
+    is_turn = not options.raw and asks_in_chats(tokenizer)
     for title, uses_adapter in (("The base model", False), ("With the adapter", True)):
         said = generate(
             model,
@@ -165,8 +170,10 @@ def _generate(options: argparse.Namespace, seed: int) -> int:
             seed=seed,
             temperature=options.temperature,
             uses_adapter=uses_adapter,
+            raw=options.raw,
         )
-        print(f"{title}:\n{_printable(options.generate + said)}\n", flush=True)
+        text = said if is_turn else options.generate + said  # an answer, or how it goes on
+        print(f"{title}:\n{_printable(text)}\n", flush=True)
     return 0
 
 
@@ -226,6 +233,11 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="T",
         help="of --generate; 0: always the likeliest token, else by --seed (0)",
+    )
+    own.add_argument(
+        "--raw",
+        action="store_true",
+        help="of --generate: no user's turn, also where --adapter was tuned on chats",
     )
     for option in fields(TrainingConfig):
         if heading := option.metadata["group"]:
