@@ -32,8 +32,8 @@ from pillion_sidecar.rendering_watch import (
     CHART_WIDTH,
     LINES_SHOWN,
     WatchedRun,
+    changed_line,
     watch_json,
-    watch_line,
     watch_view,
 )
 
@@ -143,7 +143,8 @@ def _news(ask: Asker, run_ids: list[str]) -> Iterator[tuple[str, pb2.WatchRunRes
 
 
 def _print(one: WatchedRun, response: pb2.WatchRunResponse) -> None:
-    print(watch_line(one))
+    if line := changed_line(one):  # what is new may not be in it
+        print(line)
     for alert in response.alerts:
         print(f"{one.run.run_id} alert ({level_name(alert)}): {alert_text(alert).plain}")
     sys.stdout.flush()

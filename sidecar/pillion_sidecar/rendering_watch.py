@@ -31,6 +31,11 @@ LINES_SHOWN = 10
 ALERTS_SHOWN = 3
 CHART_WIDTH, CHART_HEIGHT = 60, 8
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_BAD_ENDS = {
+    record_pb2.RUN_STATE_FAILED,
+    record_pb2.RUN_STATE_CRASHED,
+    record_pb2.RUN_STATE_STOPPED,
+}
 
 
 @dataclass
@@ -49,6 +54,8 @@ class WatchedRun:
     """Of the metric, few of them."""
     charted_row_count: int = -1
     """The rows there were when they were read."""
+    line_before: str = ""
+    """What `changed_line` returned of it last."""
 
     def take_in(self, response: pb2.WatchRunResponse) -> None:
         """Take in what is new."""
@@ -133,7 +140,17 @@ def watch_line(one: WatchedRun) -> str:
     value = f" {one.metric} {number_text(one.value)}" if one.metric else ""
     step = "" if one.last_step is None else f" step {one.last_step}"
     rows = "1 row" if one.row_count == 1 else f"{one.row_count} rows"
-    return user_text(f"{one.run.run_id} {state_name(one.run)} {rows}{step}{value}").plain
+    why = f": {one.run.reason}" if one.run.state in _BAD_ENDS and one.run.reason else ""
+    return user_text(f"{one.run.run_id} {state_name(one.run)} {rows}{step}{value}{why}").plain
+
+
+def changed_line(one: WatchedRun) -> str:
+    """Return the line of `watch_line` if it differs from the one returned last, else nothing."""
+    line = watch_line(one)
+    if line == one.line_before:
+        return ""
+    one.line_before = line
+    return line
 
 
 def watch_json(run_id: str, response: pb2.WatchRunResponse) -> dict[str, Any]:
