@@ -1,7 +1,7 @@
 """`pillion runs`, `show`, `console`, `update`, `tag` and `note`: runs, one by one or in a list."""
 
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ from pillion_sidecar import rendering
 from pillion_sidecar.asking import Asker
 from pillion_sidecar.cli_common import DataDir, Json, Listen, Run, asking, show, tell_unless_serving
 from pillion_sidecar.columns import decode_column
-from pillion_sidecar.errors import PeerError, unknown_run
+from pillion_sidecar.errors import PeerError, PillionError, unknown_run
 from pillion_sidecar.records import RunId
 from pillion_sidecar.rendering import plain_value
 from pillion_sidecar.rendering_run import run_view, whole_run_json
@@ -82,14 +82,26 @@ def show_run(
     metric: Annotated[
         str, typer.Option(help="Of the summary only this metric, or those that a glob fits.")
     ] = "",
+    is_whole: Annotated[
+        bool, typer.Option("--all", help="All of config and summary, and nothing cut.")
+    ] = False,
     address: Listen = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show all that is known of a run but its rows. Works without a sidecar too."""
+    """Show what is known of a run but its rows. Works without a sidecar too."""
     with asking(address, data_dir) as ask:
         found = ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run
-    show(run_view(found, metric), whole_run_json(found), as_json=as_json)
+        line_count = 0 if as_json else _console_line_count(ask.store_url, RunId(found.run_id))
+    view = run_view(found, metric, console_line_count=line_count, is_whole=is_whole)
+    show(view, whole_run_json(found), as_json=as_json)
+
+
+def _console_line_count(store_url: str, run_id: RunId) -> int:
+    """Count what `print_console` would print; nothing where the store cannot be read from here."""
+    with suppress(PillionError), closing(Store(store_url)) as store:
+        return sum(len(piece.lines) for piece in store.console(run_id))
+    return 0
 
 
 def print_console(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:

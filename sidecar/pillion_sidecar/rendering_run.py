@@ -10,6 +10,7 @@ from rich.text import Text
 from pillion.system import PREFIX, is_system
 from pillion.v1 import record_pb2, run_pb2
 from pillion.values import Value, from_key_values
+from pillion_sidecar.differences import flat
 from pillion_sidecar.rendering import (
     alert_json,
     alert_text,
@@ -24,13 +25,22 @@ from pillion_sidecar.rendering import (
 )
 from pillion_sidecar.safety import count_text
 
+CONFIG_SHOWN = 30
+"""Keys of the config that are shown unless all are asked for."""
+VALUE_CHARACTERS_MAX = 60
+"""Of a value that was configured or logged, unless all is asked for."""
 
-def run_view(run: run_pb2.Run, metric: str = "") -> Table:
+
+def run_view(
+    run: run_pb2.Run, metric: str = "", *, console_line_count: int = 0, is_whole: bool = False
+) -> Table:
     """Show a run, a line for each thing that is known.
 
     Args:
         run: The run.
         metric: A name or glob: which of its summary is shown; empty: all but how the system does.
+        console_line_count: How much its trainers printed, in lines.
+        is_whole: Whether to show all of config and summary, and nothing cut.
     """
     environment = run.environment
     git = environment.git
@@ -59,26 +69,34 @@ def run_view(run: run_pb2.Run, metric: str = "") -> Table:
         "git": " ".join(filter(None, [git.commit[:12], git.branch, git.remote_url])),
         "GPUs": ", ".join(gpu.name for gpu in environment.gpus),
         "page": run.url,
+        "console": f"{count_text(console_line_count, 'line')} (pillion console {run.run_id})"
+        if console_line_count
+        else "",
     }
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in said.items():
         if value:
             table.add_row(name, value if isinstance(value, Text) else user_text(value))
-    for key, value in from_key_values(run.config).items():
-        table.add_row(user_text(f"config {key}"), user_text(_value_text(value)))
+    cut = str if is_whole else _cut
     summary = from_key_values(run.summary)
     shown = {
         key: value
         for key, value in summary.items()
-        if (fnmatchcase(key, metric) or key == metric if metric else not is_system(key))
+        if (fnmatchcase(key, metric) or key == metric if metric else is_whole or not is_system(key))
     }
-    for key, value in shown.items():
-        table.add_row(user_text(f"summary {key}"), user_text(_figure_text(value)))
+    for key, value in flat(shown):
+        table.add_row(user_text(f"summary {key}"), user_text(cut(_figure_text(value))))
     if not metric and (left_out := len(summary) - len(shown)):
         system = f"and {count_text(left_out, 'system metric')} (--metric '{PREFIX}*')"
         table.add_row("summary", system)
     for alert in run.alerts:
         table.add_row(f"alert ({level_name(alert)})", alert_text(alert))
+    config = list(flat(from_key_values(run.config)))
+    config_shown = config if is_whole else config[:CONFIG_SHOWN]
+    for key, value in config_shown:
+        table.add_row(user_text(f"config {key}"), user_text(cut(_setting_text(value))))
+    if left_out := len(config) - len(config_shown):
+        table.add_row("config", f"and {left_out:,} more (--all)")
     return table
 
 
@@ -102,16 +120,22 @@ def whole_run_json(run: run_pb2.Run) -> dict[str, Any]:
     }
 
 
-def _value_text(value: Value) -> str:
-    return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
+def _cut(text: str) -> str:
+    is_long = len(text) > VALUE_CHARACTERS_MAX
+    return f"{text[: VALUE_CHARACTERS_MAX - 9]}… (--all)" if is_long else text
+
+
+def _setting_text(value: Value) -> str:
+    """Show what was configured, in the digits that comparisons show."""
+    return f"{value:.6g}" if isinstance(value, float) else _value_text(value)
 
 
 def _figure_text(value: Value) -> str:
-    return number_text(value) if isinstance(value, float) else _value_text(_rounded(value))
+    return number_text(value) if isinstance(value, float) else _value_text(value)
 
 
-def _rounded(value: Value) -> Value:
-    """Return a figure as tables show it; of a metric that is defined so, each of them."""
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return float(number_text(value).replace(",", "")) if isinstance(value, float) else value
+def _value_text(value: Value) -> str:
+    """Show a text as it is, what is no number as JSON has it: `true`, `null`, `[1, 2]`."""
+    if isinstance(value, str | bytes):
+        return str(value)
+    return json.dumps(value, default=str, ensure_ascii=False)

@@ -8,14 +8,17 @@ from rich.console import Console
 
 from pillion.v1 import run_pb2
 from pillion.values import to_key_values
-from pillion_sidecar.rendering_run import run_view
+from pillion_sidecar.rendering_run import CONFIG_SHOWN, VALUE_CHARACTERS_MAX, run_view
 
 
-def lines_of(metric: str = "", **fields: Any) -> dict[str, str]:
+def lines_of(
+    metric: str = "", console_line_count: int = 0, *, is_whole: bool = False, **fields: Any
+) -> dict[str, str]:
     """Return what is shown of a run, by the label at the left."""
     run = run_pb2.Run(run_id="r1", state="RUN_STATE_FAILED", **fields)
     file = io.StringIO()
-    Console(file=file, width=160, highlight=False).print(run_view(run, metric))
+    view = run_view(run, metric, console_line_count=console_line_count, is_whole=is_whole)
+    Console(file=file, width=160, highlight=False).print(view)
     pairs = [line.partition("  ") for line in file.getvalue().splitlines()]
     return {label: value.strip() for label, _, value in pairs if label}
 
@@ -37,18 +40,44 @@ def test_an_exit_code_of_zero_is_shown() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [
-        *((0.123456789, "0.12346"), (123456.78, "123,457"), (7, "7")),
-        ({"min": 0.123456789, "last": 2}, '{"min": 0.12346, "last": 2}'),
-    ],
+    [(0.123456789, "0.12346"), (123456.78, "123,457"), (7, "7"), (True, "true"), ("a", "a")],
 )
 def test_figures_are_rounded_as_in_tables(value: object, text: str) -> None:
-    """But not the config, which says what was given."""
-    shown = lines_of(
-        summary=to_key_values({"loss": value}), config=to_key_values({"lr": 0.123456789})
-    )
-    assert shown["summary loss"] == text
-    assert shown["config lr"] == "0.123456789"
+    """Those of a metric that is defined so too, each on its line."""
+    shown = lines_of(summary=to_key_values({"loss": value, "acc": {"min": value, "last": 2}}))
+    assert shown["summary loss"] == shown["summary acc.min"] == text
+    assert shown["summary acc.last"] == "2"
+
+
+def test_config_is_flat_and_short_unless_all_is_asked_for() -> None:
+    """So that a run of a trainer with many settings is read at a glance, its summary first."""
+    config = {
+        "lr": 4.999999873689376e-05,
+        "lora": {"r": 8, "modules": list(range(100))},
+        "seed": None,
+        "fp16": True,
+        **{f"key{number}": number for number in range(100)},
+    }
+    fields = {"config": to_key_values(config), "summary": to_key_values({"loss": 1})}
+    shown = lines_of(**fields)
+    assert [shown[f"config {key}"] for key in ("lr", "lora.r", "seed", "fp16")] == [
+        *("5e-05", "8", "null", "true")
+    ]
+    assert shown["config lora.modules"].endswith("… (--all)")
+    assert len(shown["config lora.modules"]) == VALUE_CHARACTERS_MAX
+    assert shown["config"] == f"and {105 - CONFIG_SHOWN} more (--all)"
+    labels = list(shown)
+    assert labels.index("summary loss") < labels.index("config lr")
+    whole = lines_of(is_whole=True, **fields)
+    assert whole["config lora.modules"].startswith("[0, 1, 2")
+    assert whole["config key99"] == "99"
+    assert "config" not in whole
+
+
+def test_it_is_told_that_something_was_printed() -> None:
+    """How much, and how it is shown; nothing where nothing was."""
+    assert lines_of(console_line_count=2)["console"] == "2 lines (pillion console r1)"
+    assert "console" not in lines_of()
 
 
 def test_how_the_system_does_is_shown_when_it_is_asked_for() -> None:
