@@ -1,11 +1,16 @@
 """`pillion compare` and `pillion diff`: how runs did, and what differs between them."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
 
+from pillion.system import is_system
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
+from pillion.values import from_key_values
+from pillion_sidecar.asking import Asker
 from pillion_sidecar.cli_common import (
     RUN_HELP,
     DataDir,
@@ -24,6 +29,7 @@ from pillion_sidecar.rendering_comparison import (
     best_sentence,
     differ_count,
 )
+from pillion_sidecar.selection import is_glob
 
 EXIT_DIFFERENT = 6
 """Of `diff`: something differs."""
@@ -43,7 +49,9 @@ def compare(
             help=f"2 to 10 runs. {RUN_HELP}", metavar="RUN...", autocompletion=complete_run
         ),
     ],
-    metric: Annotated[str, typer.Option(help="Decides which is best.")] = "",
+    metric: Annotated[
+        str, typer.Option(help="Decides which is best; of a glob: show these metrics alone.")
+    ] = "",
     direction: Annotated[
         list[str] | None,
         typer.Option(help="What better means: NAME=lower, higher or none; may be repeated."),
@@ -66,11 +74,16 @@ def compare(
 ) -> None:
     """Compare runs: metrics, the best one, what differs, costs. Works without a sidecar too."""
     with asking(address, data_dir) as ask:
+        run_ids = [ask.run_id(name) for name in runs]
+        directions = dict(map(_direction, direction or ()))
+        shown = _shown(ask, run_ids, metric) if is_glob(metric) else None
+        for key in filter(is_system, shown or ()):  # those are only answered if they are named
+            directions.setdefault(key, run_pb2.DIRECTION_UNSPECIFIED)
         response = ask.compare(
             pb2.CompareRequest(
-                run_ids=map(ask.run_id, runs),
-                metric=metric,
-                directions=dict(map(_direction, direction or ())),
+                run_ids=run_ids,
+                metric="" if shown is not None else metric,
+                directions=directions,
                 group_by=by,
                 series=series or (),
                 axis=_AXES.get(axis, pb2.AXIS_METRIC),
@@ -78,9 +91,9 @@ def compare(
                 max_points=points,
             )
         )
-    show(ComparisonView(response, axis), comparison_json(response), as_json=as_json)
+    show(ComparisonView(response, axis, shown), comparison_json(response), as_json=as_json)
     if not as_json:
-        print("\n" + best_sentence(response))
+        print("\n" + best_sentence(response, metric))
         if response.url:
             print(f"At W&B: {response.url}")
 
@@ -103,6 +116,26 @@ def diff(
     else:
         print("Nothing differs: config and environment are the same.")
     raise typer.Exit(EXIT_DIFFERENT if differ_count(response) else 0)
+
+
+def _shown(ask: Asker, run_ids: Sequence[str], pattern: str) -> set[str] | None:
+    """Return the metrics of these runs that a glob fits; None: it is the name of one.
+
+    Raises:
+        PeerError: It fits none.
+    """
+    keys: set[str] = set()
+    for run_id in run_ids:
+        run = ask.run(pb2.GetRunRequest(run_id=run_id)).run
+        keys.update(from_key_values(run.summary))
+    if pattern in keys:
+        return None
+    fitting = {key for key in keys if fnmatchcase(key, pattern)}
+    if not fitting:
+        raise PeerError(
+            f"None of these runs has a metric that {pattern!r} fits. `pillion show RUN` lists them."
+        )
+    return fitting
 
 
 def _direction(text: str) -> tuple[str, run_pb2.Direction]:

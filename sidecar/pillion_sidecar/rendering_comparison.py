@@ -6,7 +6,7 @@ and values that are wider than a column are cut, in the middle. Into a pipe noth
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from pillion.system import is_system
 from pillion.v1 import run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, from_any_value
@@ -21,6 +22,7 @@ from pillion_sidecar.rendering import (
     number_text,
     seconds_text,
     sparkline,
+    user_lines,
     user_text,
 )
 from pillion_sidecar.safety import count_text
@@ -31,6 +33,8 @@ CELL_CHARACTERS_MIN = 12
 """To this a run's cells are cut before fewer runs stand beside each other."""
 NAME_CHARACTERS_MAX, GROUP_CHARACTERS_MIN = 22, 8
 """Of a name in the tables of groups and series, on a terminal; to these a narrow one cuts it."""
+LACKING_KEYS_MAX, LACKING_KEYS_SHOWN = 5, 3
+"""Of config keys that the same runs lack: more are told in one line, which names the first."""
 UNCUT_WIDTH = 1000
 """What is as wide is no terminal."""
 
@@ -61,15 +65,21 @@ class _Section:
 class ComparisonView:
     """A comparison, as it is printed: what differs first, then the metrics, then what it took."""
 
-    def __init__(self, response: pb2.CompareResponse, axis: str = "step") -> None:
-        self._response, self._axis = response, axis
+    def __init__(
+        self,
+        response: pb2.CompareResponse,
+        axis: str = "step",
+        shown: Collection[str] | None = None,
+    ) -> None:
+        """Take what is shown: the answer, its axis for people, and the metrics; None: all."""
+        self._response, self._axis, self._shown = response, axis, shown
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         response = self._response
         sections = [
-            _differences("CONFIG", response.config_differences, response.config_difference_count),
+            _short_config(response),
             _short_environment(response),
-            _Section("METRIC", list(_metric_lines(response))),
+            _Section("METRIC", list(_metric_lines(response, self._shown))),
             _Section("COST", list(_cost_lines(response))),
         ]
         names = _short_names(response.runs)
@@ -98,9 +108,13 @@ class DifferencesView:
         yield from _blocks(_short_names(response.runs), sections, options.max_width)
 
 
-def best_sentence(response: pb2.CompareResponse) -> str:
-    """Say which run is best, and by what."""
+def best_sentence(response: pb2.CompareResponse, asked: str = "") -> str:
+    """Say which run is best, and by what; of a metric that was asked for, why none is."""
     if not response.best_run_id:
+        metric = next((one for one in response.metrics if one.key == asked), None)
+        if metric is not None and metric.direction not in _ARROWS:
+            said = f"nothing says which direction of {asked} is better. Say it: --direction"
+            return user_text(f"No run is best: {said} {asked}=lower, or =higher.").plain
         return "No run is best: no metric that all of them have says which direction is better."
     best = next(run for run in response.runs if run.run_id == response.best_run_id)
     metric = next(metric for metric in response.metrics if metric.key == response.metric)
@@ -127,6 +141,27 @@ def _differences(
         ],
         f"… and {left_out:,} more that differ" if left_out else "",
     )
+
+
+def _short_config(response: pb2.CompareResponse) -> _Section:
+    """Show what differs in the config; keys that some runs lack, if they are many, in one line."""
+    lacking: dict[tuple[int, ...], list[str]] = {}
+    for each in response.config_differences:
+        having = tuple(n for n, one in enumerate(each.settings) if one.HasField("value"))
+        if len(having) < len(each.settings):
+            lacking.setdefault(having, []).append(each.key)
+    many = {having: keys for having, keys in lacking.items() if len(keys) > LACKING_KEYS_MAX}
+    folded = {key for keys in many.values() for key in keys}
+    names = _short_names(response.runs)
+    left = [each for each in response.config_differences if each.key not in folded]
+    count = response.config_difference_count - len(folded)
+    section = _differences("CONFIG", left, count)
+    footers = [section.footer] if section.footer else []
+    for having, keys in many.items():
+        some = ", ".join(keys[:LACKING_KEYS_SHOWN])
+        holders = ", ".join(names[number] for number in having)
+        footers.append(f"{len(keys):,} keys only in {holders}: {some} …")
+    return _Section(section.title, section.lines, "\n".join(footers))
 
 
 def _setting_texts(key: str, settings: Sequence[run_pb2.ConfigSetting]) -> list[str]:
@@ -162,10 +197,15 @@ def _short_environment(response: pb2.CompareResponse) -> _Section:
     return _Section(section.title, section.lines, packages if left_out else "")
 
 
-def _metric_lines(response: pb2.CompareResponse) -> Iterator[_Line]:
+def _metric_lines(response: pb2.CompareResponse, shown: Collection[str] | None) -> Iterator[_Line]:
     for metric in response.metrics:
-        last = [_figure_text(one, "last") for one in metric.statistics]
-        yield _Line(metric.key, _ARROWS.get(metric.direction, " ") + " last", last)
+        if shown is not None and metric.key not in shown:
+            continue
+        label, arrow = metric.key, _ARROWS.get(metric.direction, " ")
+        for figure in ("mean", "max") if is_system(metric.key) else ("last",):
+            values = [_figure_text(one, figure) for one in metric.statistics]
+            yield _Line(label, f"{arrow} {figure}", values)
+            label, arrow = "", " "
         if metric.direction in _ARROWS:
             run_ids = [one.run_id for one in metric.statistics]
             best = run_ids.index(metric.best_run_id) if metric.best_run_id else None
@@ -223,7 +263,7 @@ def _blocks(names: Sequence[str], sections: Sequence[_Section], width: int) -> I
         for section in sections:
             yield _table(names, section, indices, label_width, widths)
             if section.footer and indices[-1] == len(names) - 1:
-                yield user_text(section.footer)
+                yield user_lines(section.footer)
             if section is not sections[-1]:
                 yield ""
 

@@ -21,6 +21,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for run_id, lr, accuracy in (("a", 0.1, 0.5), ("b", 0.2, 0.75), ("c", 0.1, 0.5)):
         shelf.start(run_id, config={"opt": {"lr": lr}}, group=f"g{lr}")
         shelf.log(run_id, 0, x=[accuracy, accuracy], samples=[8, 16])
+        shelf.log(run_id, 2, **{"system/threads": [2, 3]})
     shelf.close()
     return directory
 
@@ -65,6 +66,16 @@ def test_compare_takes_directions_groups_and_series(invoke: Any) -> None:
     }
 
 
+def test_compare_takes_a_glob_of_metrics(invoke: Any) -> None:
+    """Those alone are in the table, the system's too; what decides stays."""
+    text = invoke("compare", "a", "b", "--metric", "sys*", "--direction", "x=higher").stdout
+    assert "system/threads" in text
+    assert "samples" not in text
+    assert text.splitlines()[-1] == "Best by x: b with 0.75 at step 0."
+    text = invoke("compare", "a", "b", "--metric", "system/threads").stdout
+    assert "--direction system/threads=lower" in text.splitlines()[-1]
+
+
 def test_nothing_is_coloured_in_a_pipe(invoke: Any) -> None:
     """Not even the best."""
     assert "\x1b" not in invoke("compare", "a", "b", "--direction", "x=higher").stdout
@@ -77,6 +88,7 @@ def test_nothing_is_coloured_in_a_pipe(invoke: Any) -> None:
         (("compare", *"abcdefghijk"), "11 runs cannot be compared"),
         (("compare", "a", "nobody"), "There is no run nobody"),
         (("compare", "a", "b", "--metric", "y"), "'y'. They have samples, x."),
+        (("compare", "a", "b", "--metric", "y*"), "has a metric that 'y*' fits"),
         (("compare", "a", "b", "--direction", "x=up"), "write NAME=lower, NAME=higher"),
         (("compare", "a", "b", "--direction", "x"), "write NAME=lower, NAME=higher"),
         (("compare", "a", "b", "--series", "y"), "'y'. They have samples, x."),

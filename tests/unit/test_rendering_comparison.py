@@ -17,6 +17,7 @@ from pillion.v1 import telemetry_service_pb2 as pb2
 from pillion.values import Value, to_any_value
 from pillion_sidecar.comparison_json import comparison_json, differences_json
 from pillion_sidecar.rendering_comparison import (
+    LACKING_KEYS_MAX,
     ComparisonView,
     DifferencesView,
     best_sentence,
@@ -266,6 +267,34 @@ def test_sentence_names_the_best_run() -> None:
     nameless.runs[0].name = "r0"
     assert best_sentence(nameless) == "Best by loss: r0 with 0.25 at step 7."
     assert best_sentence(pb2.CompareResponse()).startswith("No run is best")
+    unknown = pb2.CompareResponse(metrics=[run_pb2.MetricComparison(key="cpu")])
+    assert "--direction cpu=lower" in best_sentence(unknown, "cpu")
+
+
+def test_many_keys_that_a_run_lacks_are_one_line() -> None:
+    """Else they would drown what both have; few are lines of their own, and `diff` has all."""
+    response = differ(comparison_of(1.0, 2.0), "lr", 1, 2)
+    for number in range(LACKING_KEYS_MAX + 1):
+        differ(response, f"only-{number}", number, ...)
+    differ(response, "other", ..., 1)
+    lines = shown(ComparisonView(response))
+    assert "6 keys only in name-0: only-0, only-1, only-2 …" in lines
+    assert cells(lines[2]) == ["other", "-", "1"]
+    assert not any("only-5" in line for line in lines)
+    assert any("only-5" in line for line in shown(DifferencesView(response)))
+
+
+def test_of_the_system_mean_and_maximum_are_shown() -> None:
+    """Its last value says little; and of metrics only those that are asked for."""
+    response = comparison_of(1.0, 2.0)
+    one = response.metrics.add(key="system/threads").statistics
+    one.add(run_id="r0", point_count=1, mean=1.5, max=2.0)
+    one.add(run_id="r1")
+    lines = shown(ComparisonView(response, shown={"system/threads"}))
+    assert [cells(line) for line in lines[1:]] == [
+        ["system/threads", "mean", "1.5", "-"],
+        ["max", "2", "-"],
+    ]
 
 
 def strict(shape: Mapping[str, Any]) -> Any:
