@@ -246,6 +246,8 @@ class Link:
         code = error.code() if isinstance(error, grpc.RpcError) else None
         text = error.details() if isinstance(error, grpc.RpcError) else str(error)
         text = text or type(error).__name__
+        if code is grpc.StatusCode.UNAVAILABLE and any(each in text for each in _NOBODY_THERE):
+            text = "nothing listens there"
         if code in {getattr(grpc.StatusCode, name) for name in _FINAL_CODES}:
             if not self.is_started:
                 self._refuse(text)
@@ -275,6 +277,8 @@ class Link:
         warn("pillion: the sidecar never takes %d rows: %s", dropped, text)
 
 
+_NOBODY_THERE = ("No such file or directory", "Connection refused")
+"""In gRPC's words for a place where no sidecar is."""
 _FINAL_CODES = (
     *("INVALID_ARGUMENT", "ALREADY_EXISTS", "UNAUTHENTICATED", "PERMISSION_DENIED"),
     *("UNIMPLEMENTED", "NOT_FOUND"),

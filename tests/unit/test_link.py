@@ -1,9 +1,10 @@
-"""What a link makes of the sidecar's word when it comes back. Without threads and without gRPC."""
+"""What a link makes of the sidecar's word when it comes back. Without threads and without calls."""
 
 import random
 import threading
 from typing import Any
 
+import grpc
 import pytest
 
 from pillion import _link
@@ -99,6 +100,26 @@ def test_what_was_wrong_is_over_when_the_sidecar_acks_and_not_before(link: Link)
     assert (link._failure_count, link.problem) == (5, "the disk is full")
     link._on_response(acked(1))
     assert (link._failure_count, link.problem) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "problem"),
+    [
+        ("UNAVAILABLE", "failed to connect: FAILED_PRECONDITION: No such file or directory", None),
+        ("UNAVAILABLE", "failed to connect: UNKNOWN: ipv4:127.0.0.1:9: Connection refused", None),
+        ("UNAVAILABLE", "the sidecar is ending", "the sidecar is ending"),
+        ("RESOURCE_EXHAUSTED", "the disk is full", "the disk is full"),
+    ],
+)
+def test_that_nothing_listens_is_said_in_plain_words(
+    link: Link, code: str, details: str, problem: str | None
+) -> None:
+    """Not in those of the library; what a sidecar says is told as it is."""
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode[code], grpc.aio.Metadata(), grpc.aio.Metadata(), details
+    )
+    link._note_failure(grpc, error)
+    assert link.problem == (problem or "nothing listens there")
 
 
 def test_pauses_grow_are_bounded_and_are_all_random(
