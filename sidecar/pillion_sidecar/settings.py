@@ -7,6 +7,7 @@ its config.
 import os
 import platform
 import shlex
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -297,6 +298,19 @@ class Settings(BaseSettings):
         return self.data_dir / "admin-token"
 
 
+def _mistake_text(mistake: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+    """Name the setting as it was given, by its flag if so, and say what may be given."""
+    name = str(mistake["loc"][0]) if mistake["loc"] else "settings"
+    if flags.get(name) is not None:
+        name = f"--{name.replace('_', '-')}"
+    if mistake["type"] in {"literal_error", "enum"}:
+        return f"{name}: there is no {mistake['input']!r}. Give {mistake['ctx']['expected']}."
+    if mistake["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting."
+    said = mistake["msg"].removeprefix("Value error, ")
+    return f"{name}: {said.replace('Input should', 'it has to')}"
+
+
 def _absolute(path: Path) -> Path:
     try:
         return path.expanduser().absolute()
@@ -325,11 +339,7 @@ def load(file: Path | None = None, **flags: Any) -> Settings:
             file.open("rb").close()  # the source takes a missing file for an empty one
         return FromFile(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        mistakes = [
-            f"{'.'.join(str(part) for part in mistake['loc'])}: "
-            f"{mistake['msg'].removeprefix('Value error, ')}"
-            for mistake in error.errors()
-        ]
+        mistakes = [_mistake_text(mistake, flags) for mistake in error.errors()]
         raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(mistakes)) from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"The settings file cannot be read: {error}.") from error
