@@ -72,7 +72,8 @@ def finding_batch(run_id: RunId, finding: Finding) -> CheckedBatch:
     frame.steps.append(finding.step)
     frame.times_unix_nano.append(finding.time_unix_nano)
     frame.columns.add(key=key).int64s.values.append(finding.number)
-    alert = Alert(_title(finding), finding.sentence, finding.level, _alert_time(finding))
+    text = finding.sentence.removeprefix(f"{finding.metric}: ")  # the title has it
+    alert = Alert(_title(finding), text, finding.level, _alert_time(finding))
     batch.records.add().alert.CopyFrom(encode_alert(alert))
     payload = batch.SerializeToString(deterministic=True)
     return CheckedBatch(run_id, WriterId(""), 0, payload, row_count=1, keys=frozenset({key}))

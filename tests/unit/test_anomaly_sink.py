@@ -177,7 +177,7 @@ def test_a_finding_is_a_row_and_an_alert_of_its_run(scene: Scene) -> None:
     assert run.row_count == 4
     rows = list(store.rows(RUN, 3))
     assert rows == [(3, 2, 2 * 10**9, {"anomaly/nan": 1})]
-    text = "loss: it is nan, at step 2."
+    text = "it is nan, at step 2."
     assert store.alerts(RUN) == [Alert("nan in loss", text, AlertLevel.ERROR, 2 * 10**9)]
     store.close()
 
