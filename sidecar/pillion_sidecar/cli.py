@@ -11,11 +11,12 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress as ProgressBar
+from typer.core import TyperGroup
 
 from pillion._version import __version__
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -56,7 +57,22 @@ EXIT_UNSAFE = 4
 EXIT_STUCK = 5
 """Of `wait`: what is left waits for somebody."""
 
+COMMANDS = (
+    *("serve", "run", "status", "wait", "doctor", "runs", "watch", "show", "console"),
+    *("tag", "note", "update", "rm", "compare", "diff", "export", "import"),
+    *("configure", "sync", "artifacts", "spool", "gc", "train", "demo", "version"),
+)
+"""In the order in which people need them."""
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:  # Typer's or click's, by its version
+        """Return the commands as `--help` lists them."""
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="Keeps what training jobs log, and owns their Weights & Biases runs.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -423,7 +439,7 @@ def demo(
     add_help_option=False,
 )
 def train(context: typer.Context) -> None:
-    """Fine-tune with LoRA, logged by the sidecar. `pillion train --help` lists the options."""
+    """Fine-tune with PEFT adapters: LoRA, DoRA, IA3. `pillion train --help` lists the options."""
     # In this process's place, so that Ctrl-C and the exit code are the trainer's own.
     os.execv(sys.executable, [sys.executable, "-m", "pillion_trainer", *context.args])
 

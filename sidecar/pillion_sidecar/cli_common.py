@@ -21,6 +21,7 @@ from pillion_sidecar.settings import load
 
 PIPED_WIDTH = 1000
 """Columns of a table that no terminal shows: enough to cut nothing."""
+PIPED_HEIGHT = 1000
 
 _FILLING = re.compile(r" +(?=\n)")
 
@@ -119,7 +120,12 @@ def make_console() -> Console:
     """Make what prints tables: as wide as the terminal, or as wide as need be and no wider."""
     if sys.stdout.isatty():
         return Console(highlight=False)
-    return Console(file=cast("IO[str]", _Stripped()), width=PIPED_WIDTH, highlight=False)
+    return Console(
+        file=cast("IO[str]", _Stripped()),
+        width=PIPED_WIDTH,
+        height=PIPED_HEIGHT,  # without it 80 columns are taken, where TERM is `dumb`
+        highlight=False,
+    )
 
 
 class _Stripped:
