@@ -1,17 +1,21 @@
 """Rules of the orchestrator, with processes that end when the test says how."""
 
 import os
+import re
+import subprocess
 import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pillion.api import Client
 from pillion_trainer import ConfigurationError, JobState, TrainingConfig, TrainingOrchestrator, jobs
 from pillion_trainer.jobs import toml_of
 
@@ -199,15 +203,16 @@ def test_a_process_that_cannot_be_started_fails_its_job_alone(
 
 
 def test_the_block_waits_or_cancels(
-    make: Callable[..., TrainingOrchestrator], gates: Gates
+    make: Callable[..., TrainingOrchestrator], gates: Gates, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A plain end waits for all that was started; an exception has them end first."""
+    """A plain end waits for all that was started; an exception has them end first, and says so."""
     with make() as orchestrator:
         started(orchestrator, gates, "a")
         opener = threading.Thread(target=gates.open, args=("a",))
         opener.start()
     opener.join()
     assert states(orchestrator) == "FINISHED"
+    assert capsys.readouterr().err == ""
     another = make()
 
     def break_off() -> None:
@@ -218,6 +223,50 @@ def test_the_block_waits_or_cancels(
     with pytest.raises(ZeroDivisionError):
         break_off()
     assert states(another) == "STOPPED STOPPED"
+    stops, never = capsys.readouterr().err.splitlines()
+    assert stops.startswith("orchestrator: these save and stop: b (pid ")
+    assert never == "orchestrator: these never start: c"
+
+
+def test_how_the_machine_does_is_no_metric_of_a_job(
+    make: Callable[..., TrainingOrchestrator], gates: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's summary begins with it; who wants it asks for the run."""
+    summary = {"system/cpu": 1.0, "train/loss": 2.0, "note": "systematic"}
+    run = SimpleNamespace(state="RUNNING", config={}, summary=summary, last_step=1, url="")
+    monkeypatch.setattr(Client, "run", lambda _client, _run_id: run)
+    orchestrator = make()
+    started(orchestrator, gates, "a")
+    assert orchestrator.status("a").metrics == {"train/loss": 2.0, "note": "systematic"}
+    gates.open("a")
+
+
+def test_a_process_that_ends_says_what_becomes_of_its_jobs(tmp_path: Path, gates: Gates) -> None:
+    """Without `with`: those that run go on, by their pid and run; those that wait never start."""
+    code = (
+        "import sys\n"
+        "from pillion_trainer import TrainingOrchestrator, jobs\n"
+        f"jobs.COMMAND = (sys.executable, '-c', {PROCESS!r})\n"
+        "folder, *gates = sys.argv[1:]\n"
+        "orchestrator = TrainingOrchestrator(folder, max_parallel=1)\n"
+        "for name, gate in zip('ab', gates):\n"
+        "    job = orchestrator.create_job({}, name, environment={'GATE': gate})\n"
+        "    orchestrator.start(job.id)\n"
+    )
+    places = [gates.of(name)["GATE"] for name in ("a", "b")]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "jobs"), *places],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=True,
+        text=True,
+        timeout=300,
+    )
+    with gates.reached("a"):  # it goes on, and ends by what it reads
+        goes_on, never = ended.stderr.splitlines()
+    (run,) = [each.name for each in (tmp_path / "jobs").iterdir()]
+    assert re.search(rf"these go on: a \(pid \d+, run {run}\)", goes_on)
+    assert never.endswith("these never start: b")
 
 
 def test_all_mistakes_are_told_before_there_is_a_job(

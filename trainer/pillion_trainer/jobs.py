@@ -87,7 +87,8 @@ class JobStatus:
     steps: int | None
     """How many there will be; None: not known yet."""
     metrics: dict[str, Value]
-    """The latest value of each metric and what is in the summary; empty if no sidecar tells."""
+    """The latest value of each metric and what is in the summary, without `system/...`; empty if no
+    sidecar tells."""
     run_id: str
     run_url: str
     """Its page at W&B; empty if there is none, or no sidecar tells."""

@@ -8,9 +8,11 @@ A job belongs to itself: if this process dies, those that run go on, and their r
 Those that were queued never start.
 """
 
+import atexit
 import os
 import re
 import subprocess
+import sys
 import threading
 import uuid
 from collections import deque
@@ -23,6 +25,8 @@ from typing import Any, Self
 
 from pillion._gpus import gpus as gpus_here
 from pillion.address import Address
+from pillion.plain import Value
+from pillion.system import is_system
 from pillion_trainer.config import ConfigurationError, TrainingConfig
 from pillion_trainer.jobs import (
     Ending,
@@ -61,7 +65,8 @@ class TrainingOrchestrator:
     """Runs fine-tunes, each in a process of its own, a few at a time. Safe for threads.
 
     As a context manager it waits for all that was started; if the block ends with an exception,
-    Ctrl-C included, it cancels them first. Without `with`, jobs go on when this process ends.
+    Ctrl-C included, it cancels them first. Without `with`, jobs go on when this process ends, which
+    then says which, and which never start.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class TrainingOrchestrator:
         self._changed = threading.Condition()
         """Guards all of the above; told when a job has ended."""
         self._client: Any = None
+        atexit.register(self._say_what_is_left)
 
     def create_job(
         self,
@@ -212,6 +218,15 @@ class TrainingOrchestrator:
         if client is not None:
             client.close()
 
+    def _say_what_is_left(self) -> None:
+        """Say at the end of this process what becomes of jobs that nobody has waited for."""
+        with self._changed:
+            running, waiting = self._running_and_waiting()
+        if running:
+            _say(f"this process ends, and these go on: {running}; SIGTERM has one save and end")
+        if waiting:
+            _say(f"this process ends, and these never start: {waiting}")
+
     def __enter__(self) -> Self:
         return self
 
@@ -234,6 +249,11 @@ class TrainingOrchestrator:
         """Cancel all and wait; a second Ctrl-C has them end without saving."""
         try:
             with self._changed:
+                running, waiting = self._running_and_waiting()
+                if running:
+                    _say(f"these save and stop: {running}; with another Ctrl-C without saving")
+                if waiting:
+                    _say(f"these never start: {waiting}")
                 for entry in self._going_on():
                     self._cancel(entry)
             self.close()
@@ -247,6 +267,16 @@ class TrainingOrchestrator:
     def _going_on(self) -> list[_Entry]:
         states = {JobState.QUEUED, JobState.RUNNING}
         return [entry for entry in self._entries.values() if entry.state in states]
+
+    def _running_and_waiting(self) -> tuple[str, str]:
+        """Return what runs, with pid and run, and what is queued, for people; the lock is held."""
+        entries = self._going_on()
+        running = [
+            f"{entry.job.id} (pid {entry.process.pid}, run {entry.job.run_id})"
+            for entry in entries
+            if entry.process is not None
+        ]
+        return ", ".join(running), ", ".join(each.job.id for each in entries if not each.process)
 
     def _entry(self, job_id: str) -> _Entry:
         if job_id not in self._entries:
@@ -340,7 +370,7 @@ class TrainingOrchestrator:
             exit_code=ending.exit_code if ending else None,
             step=run.last_step if run is not None else None,
             steps=planned if isinstance(planned, int) else config.max_steps or None,
-            metrics=dict(run.summary) if run is not None else {},
+            metrics=_metrics_of(run) if run is not None else {},
             run_id=entry.job.run_id,
             run_url=run.url if run is not None else "",
             create_time=entry.create_time,
@@ -363,6 +393,15 @@ class TrainingOrchestrator:
             return client.run(entry.job.run_id)
         except (QueryError, ValueError):
             return None
+
+
+def _metrics_of(run: Any) -> dict[str, Value]:
+    """Return a run's summary without how machine and processes do, which is asked for by name."""
+    return {name: value for name, value in run.summary.items() if not is_system(name)}
+
+
+def _say(line: str) -> None:
+    print(f"orchestrator: {line}", file=sys.stderr, flush=True)
 
 
 def _visible_gpus() -> list[str]:
