@@ -169,7 +169,12 @@ def test_what_cannot_be_done_here_is_refused_at_once(
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"target_modules": ("nonesuch",)}, "target_modules is 'nonesuch'"),
+        (
+            {"target_modules": ("nonesuch",)},
+            "target_modules is 'nonesuch'.*: give some of down_proj,",
+        ),
+        ({"target_modules": ("v_proj", "q_prj")}, "is 'q_prj'.* did you mean q_proj"),
+        ({"modules_to_save": ("embed_token",)}, "did you mean embed_tokens"),
         ({"sequence_length": 65}, "give 64 or less"),
     ],
 )

@@ -1,5 +1,6 @@
 """The base model with its tokenizer, as precision and quantisation ask, and the adapter on it."""
 
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import fields
@@ -10,6 +11,7 @@ import torch
 from peft import IA3Config, LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from pillion_trainer.base_model import ensure_base_model, in_lines
 from pillion_trainer.config import ConfigurationError, TrainingConfig
@@ -95,6 +97,7 @@ def with_adapter(model: Any, config: TrainingConfig) -> Any:
             use_gradient_checkpointing=config.gradient_checkpointing,
             gradient_checkpointing_kwargs=CHECKPOINTING,
         )
+    _refuse_unknown_layers(model, config)
     try:
         model = get_peft_model(model, adapter_config(config, model))
     except ValueError as error:
@@ -104,6 +107,33 @@ def with_adapter(model: Any, config: TrainingConfig) -> Any:
         if weights.requires_grad:
             weights.data = weights.data.float()  # fp16 has no optimiser, and bf16 learns less
     return model
+
+
+def _refuse_unknown_layers(model: Any, config: TrainingConfig) -> None:
+    """Raise `ConfigurationError` for layers that the model has not; peft skips one among others."""
+    names = [name for name, _ in model.named_modules()]
+    linear = {
+        name.rpartition(".")[2]
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear | Conv1D)
+    }
+    wanted = {"target_modules": config.target_modules, "modules_to_save": config.modules_to_save}
+    mistakes = []
+    for option, layers in wanted.items():
+        ends = linear if option == "target_modules" else {each.rpartition(".")[2] for each in names}
+        ends = {each for each in ends if each.isidentifier()}  # no numbers of layers
+        for layer in layers or ():
+            ending = f".{layer}" if option == "target_modules" else layer  # as peft looks for them
+            if layer == ALL_LINEAR or any(f".{name}".endswith(ending) for name in names):
+                continue
+            near = difflib.get_close_matches(layer, ends, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            mistakes.append(
+                f"{option} is {layer!r}, which no layer of the model is called: {hint}give some "
+                f"of {', '.join(sorted(ends))}"
+            )
+    if mistakes:
+        raise ConfigurationError(*mistakes)
 
 
 def _feedforward(config: TrainingConfig, model: Any) -> list[str] | None:
