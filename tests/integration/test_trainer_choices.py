@@ -140,7 +140,7 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
     assert [step for step, row in resumed.rows if "train/loss" in row] == [5, 6]
     for key in ("train/loss", "train/learning_rate"):
         assert resumed.series(key) == pytest.approx(whole.series(key)[4:], rel=1e-4)
-    assert result.steps == 6
+    assert (result.steps, result.in_words().split(" in ")[0]) == (6, "2 steps")
     again, _ = tune(
         small_base, tmp_path / "again", resume_from=str(part / "checkpoint-4"), **common
     )
@@ -174,6 +174,7 @@ def test_a_training_that_was_killed_goes_on_in_its_run(
     resumed = start_training(small_base, out, sidecar.address, *flags, *more)
     output = end_of(resumed)
     assert resumed.returncode == 0, output
+    assert f"going on from {checkpoint.folder.name}, step {checkpoint.steps}" in output
     run = run_of(sidecar)
     assert state_of(run) == "FINISHED"  # as its last life did
     assert (run.last_step, from_key_values(run.summary)["total_steps"]) == (steps, steps)
@@ -238,7 +239,8 @@ def test_check_says_the_plan_and_does_nothing(
     assert main(flags) == 0
     assert capsys.readouterr().out.splitlines() == [
         "trainer: no/such: IA3, fp32",
-        "trainer: data data.jsonl: completion, 1 rows, 51 bytes",
+        "trainer: no/such is no folder here: it would come from the hub, not asked yet",
+        "trainer: data data.jsonl: completion, 1 row, 51 bytes",
         "trainer: 3 epochs, 8 samples of 1024 tokens at most each step",
     ]
     assert main([*flags, "--optimizer", "adamm"]) == 2

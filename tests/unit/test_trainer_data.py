@@ -230,6 +230,8 @@ def test_damaged_lines_of_jsonl_are_named(tmp_path: Path) -> None:
     told = mistakes_of(file)
     assert told[0] == "line 2, text is None: give a text"
     assert told[5:] == ["data texts.jsonl: 2 more rows are wrong"]
+    file.write_text('{"text": "a"}\n' + '{"txt": "b"}\n' * 6)
+    assert mistakes_of(file)[5:] == ["data texts.jsonl: 1 more row is wrong"]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from typing import Any
 
 from pillion_trainer.checkpoint import Checkpoint, find_checkpoint
 from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.contradictions import is_on_this_machine
 from pillion_trainer.dataset import Sources, read_sources
 from pillion_trainer.earlier import refuse_repeating, refuse_unwritable
 from pillion_trainer.machine import refuse_the_impossible
 from pillion_trainer.models import adapter_config
+from pillion_trainer.rows import in_rows
 
 OUTPUTS = "outputs"
 """Where runs have their folders, unless `output_dir` is given."""
@@ -29,8 +31,12 @@ class Checked:
         bits = "" if config.quantization == "none" else f" in {config.quantization}"
         length = f"{config.max_steps} steps" if config.max_steps else f"{config.epochs:g} epochs"
         lines = [f"{config.model}{bits}: {method_in_words(config)}, {config.precision}"]
+        if not is_on_this_machine(config.model):
+            lines.append(
+                f"{config.model} is no folder here: it would come from the hub, not asked yet"
+            )
         lines += [
-            f"{each.file.option} {each.file.name}: {each.form}, {len(each.file.rows)} rows, "
+            f"{each.file.option} {each.file.name}: {each.form}, {in_rows(len(each.file.rows))}, "
             f"{each.file.size_bytes:,} bytes"
             for each in files
         ]

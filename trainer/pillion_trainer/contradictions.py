@@ -34,7 +34,7 @@ def contradictions(values: Mapping[str, Any], changed: AbstractSet[str]) -> Iter
     """
     yield from _of_methods(values, changed)
     yield from _of_modules(values)
-    if values["revision"] is not None and _is_on_this_machine(values["model"]):
+    if values["revision"] is not None and is_on_this_machine(values["model"]):
         yield Contradiction("revision", "model", "leave it out, or give a hub id as model")
     if values["data_format"] not in ("auto", "text") and values["data"] is None:
         yield Contradiction("data_format", "data", "give a file that has this form")
@@ -109,5 +109,6 @@ def _evaluates(values: Mapping[str, Any]) -> bool:
     return values["eval_data"] is not None or values["eval_share"] > 0
 
 
-def _is_on_this_machine(model: str) -> bool:
+def is_on_this_machine(model: str) -> bool:
+    """Whether a model is the built-in one or in a folder; else it comes from the hub."""
     return model == TINY or Path(model).expanduser().is_dir()

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from pillion_trainer.config import ConfigurationError, TrainingConfig
+from pillion_trainer.rows import in_rows
 from pillion_trainer.samples import Data, Piece, pieces_of, read_data
 
 NOT_LEARNED = -100
@@ -249,7 +250,7 @@ def _chosen(samples: Samples, indices: list[int]) -> Samples:
 
 def _too_little(encoded: Encoded, config: TrainingConfig) -> str:
     file = encoded.data.file
-    start = f"{file.option} is {file.name!r} with {len(file.rows)} rows"
+    start = f"{file.option} is {file.name!r} with {in_rows(len(file.rows))}"
     if encoded.data.form == "text":
         return (
             f"{start}, which fill no block to use: give a longer text, a smaller sequence_length "

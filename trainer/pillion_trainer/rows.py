@@ -95,8 +95,15 @@ def in_words(option: str, name: str, sentences: tuple[str, ...]) -> list[str]:
     """Return the first sentences on rows with their file in front, and how many are left out."""
     told = [f"{option} {name}, {sentence}" for sentence in sentences[:MISTAKES_MAX]]
     if len(sentences) > MISTAKES_MAX:
-        told.append(f"{option} {name}: {len(sentences) - MISTAKES_MAX} more rows are wrong")
+        more = len(sentences) - MISTAKES_MAX
+        are = "is" if more == 1 else "are"
+        told.append(f"{option} {name}: {in_rows(more).replace(' ', ' more ')} {are} wrong")
     return told
+
+
+def in_rows(count: int) -> str:
+    """Return a number of rows in words."""
+    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def shown(value: Any) -> str:

@@ -45,6 +45,8 @@ class FineTune:
     final_loss: float | None
     best_val_loss: float | None
     training_time_s: float
+    steps_before: int = 0
+    """Those of `steps` that earlier lives have done: the time is of the others."""
 
     def in_words(self) -> str:
         """Return one line for people."""
@@ -57,7 +59,10 @@ class FineTune:
             )
             if loss is not None
         ]
-        return ", ".join([f"{self.steps} steps in {self.training_time_s:.0f} s", *losses])
+        done = f"{self.steps - self.steps_before} steps in {self.training_time_s:.0f} s"
+        if self.steps_before:
+            done += f", {self.steps} with those before"
+        return ", ".join([done, *losses])
 
 
 class _Bar(ProgressCallback):  # type: ignore[misc]
@@ -117,6 +122,8 @@ def fine_tune(
         checked.checkpoint.refuse_another(model.active_peft_config)
     run.config.update(_hyperparameters(config, model, dataset) | {"base_model": base.as_dict()})
     _announce(say, config, model, dataset, output_dir)
+    if checked.checkpoint:
+        say(f"going on from {checked.checkpoint.folder.name}, step {checked.checkpoint.steps}")
 
     telling = PillionCallback(run, describes=False, log_model=_checkpoints_logged(config))
     trainer = Trainer(
@@ -147,7 +154,8 @@ def fine_tune(
         trainer.evaluate()
     trainer.save_model(str(output_dir))
 
-    result = _result(trainer, output_dir, training_time_s)
+    steps_before = checked.checkpoint.steps if checked.checkpoint else 0
+    result = _result(trainer, output_dir, training_time_s, steps_before)
     run.summary.update(_summary(result))
     metrics = {name: value for name, value in asdict(result).items() if name != "adapter_dir"}
     described = {
@@ -320,7 +328,7 @@ def _is_evaluated(trainer: Any) -> bool:
     )
 
 
-def _result(trainer: Any, output_dir: Path, training_time_s: float) -> FineTune:
+def _result(trainer: Any, output_dir: Path, training_time_s: float, steps_before: int) -> FineTune:
     losses = _values(trainer.state.log_history, "loss")
     return FineTune(
         adapter_dir=output_dir,
@@ -330,6 +338,7 @@ def _result(trainer: Any, output_dir: Path, training_time_s: float) -> FineTune:
         final_loss=losses[-1] if losses else None,
         best_val_loss=min(_values(trainer.state.log_history, "eval_loss"), default=None),
         training_time_s=training_time_s,
+        steps_before=steps_before,
     )
 
 
