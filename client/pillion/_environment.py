@@ -46,6 +46,11 @@ def speak_for(command: Sequence[str]) -> None:
     _command = tuple(command)
 
 
+def is_launcher() -> bool:
+    """Tell whether this process only runs a command for somebody; see `speak_for`."""
+    return bool(_command)
+
+
 def environment() -> dict[str, Any]:
     """Return the fields of the message `Environment`, as far as they cost nothing."""
     process = process_identity(os.getpid())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from pillion._environment import details
+from pillion._environment import details, is_launcher
 from pillion.process import process_identity
 
 FIRST_S = 1.0
@@ -70,7 +70,8 @@ class Sampler:
                 return
             gpus = tuple(Gpu(each["index"], each["uuid"]) for each in details().get("gpus", ()))
             meter = SystemMeter()
-            meter.watch({"run": Watched((identity,), gpus)})
+            launchers = (identity,) if is_launcher() else ()
+            meter.watch({"run": Watched((identity,), gpus, launchers)})
             wait_s = min(FIRST_S, interval_s)
             while not stopping.wait(wait_s):
                 wait_s = interval_s

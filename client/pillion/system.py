@@ -40,6 +40,8 @@ class Watched:
     """Those that log; what they have started belongs to it."""
     gpus: tuple[Gpu, ...] = ()
     """None: those on which these processes compute."""
+    launchers: tuple[ProcessIdentity, ...] = ()
+    """Those of the processes that only run a command: what they have started counts, not they."""
 
 
 class SystemMeter:
@@ -112,7 +114,8 @@ class _RunMeter:
 
     def read(self, without: Collection[int]) -> dict[str, float]:
         self._roots = [each.pid for each in self.watched.processes if is_alive(each)]
-        self._pids = tree_of(self._roots, without=without)
+        launchers = {each.pid for each in self.watched.launchers}
+        self._pids = tree_of(self._roots, without=without) - launchers
         usage = self._processes.read(self._pids)
         return {} if usage is None or not self._roots else self._figures(usage)
 

@@ -50,6 +50,11 @@ class Environment:
     cpu_count: int = 0
     memory_bytes: int = 0
 
+    @property
+    def is_of_command(self) -> bool:
+        """Whether `pillion run` says it, of the command that it runs: our client, but no Python."""
+        return bool(self.client_version) and not self.python_version
+
 
 def decode_environment(message: record_pb2.Environment) -> Environment:
     """Decode where a writer runs."""

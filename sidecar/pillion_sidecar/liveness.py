@@ -35,6 +35,8 @@ class _Writer:
     """Of its control group, since it was seen first; set with `process`."""
     gpus: tuple[Gpu, ...] = ()
     """That it may use."""
+    is_launcher: bool = False
+    """Whether it is a `pillion run`, which only runs the run's command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Liveness:
         if process is not None and process != writer.process:
             writer.memory_kills = MemoryKills(process.pid)
         writer.process, writer.heard_s = process, self._monotonic()
-        writer.gpus = environment.gpus
+        writer.gpus, writer.is_launcher = environment.gpus, environment.is_of_command
         self._changed_s = writer.heard_s
 
     def known_in(self, metadata: Iterable[tuple[str, str | bytes]]) -> set[tuple[RunId, WriterId]]:
@@ -108,6 +110,14 @@ class Liveness:
             if writer.process is not None:
                 found.setdefault(run_id, []).append((writer.process, writer.gpus))
         return found
+
+    def launchers(self, run_id: RunId) -> list[ProcessIdentity]:
+        """Return the processes that can be seen from here and only run a command of the run."""
+        return [
+            writer.process
+            for (known, _), writer in self._writers.items()
+            if known == run_id and writer.is_launcher and writer.process is not None
+        ]
 
     def remove(self, run_id: RunId, writer_id: WriterId) -> None:
         """Look after a writer no longer: it has ended."""

@@ -83,6 +83,7 @@ def _decode(runs: dict[str, Any]) -> dict[str, Watched]:
         run_id: Watched(
             tuple(ProcessIdentity(*each) for each in run["processes"]),
             tuple(Gpu(*each) for each in run["gpus"]),
+            tuple(ProcessIdentity(*each) for each in run["launchers"]),
         )
         for run_id, run in runs.items()
     }

@@ -11,6 +11,7 @@ Used from the event loop only.
 import asyncio
 import logging
 from collections.abc import Iterable
+from dataclasses import astuple
 from typing import Any
 
 from pillion.v1 import record_pb2
@@ -118,10 +119,8 @@ class Sampling:
     def _runs(self) -> dict[str, Any]:
         return {
             run_id: {
-                "processes": [
-                    [each.boot_id, each.pid_namespace, each.pid, each.start_time_ticks]
-                    for each, _ in writers
-                ],
+                "processes": [list(astuple(each)) for each, _ in writers],
+                "launchers": [list(astuple(each)) for each in self._liveness.launchers(run_id)],
                 "gpus": sorted({(gpu.index, gpu.uuid) for _, gpus in writers for gpu in gpus}),
             }
             for run_id, writers in self._liveness.visible().items()

@@ -97,6 +97,11 @@ def test_processes_that_can_be_seen_are_told_by_their_runs(
     liveness.add(RUN, WriterId("v"), ELSEWHERE)
     liveness.add(RunId("other"), WRITER, ELSEWHERE)
     assert liveness.visible() == {RUN: [(environment.process, (gpu,))]}
+    assert liveness.launchers(RUN) == []
+    command = replace(environment, client_version="1", python_version="")
+    liveness.add(RUN, WRITER, command)
+    assert liveness.launchers(RUN) == [environment.process]
+    assert liveness.launchers(RunId("other")) == []
     liveness.remove(RUN, WRITER)
     assert liveness.visible() == {}
 

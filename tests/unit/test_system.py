@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,20 @@ def test_what_is_to_be_left_out_is_so_with_all_that_it_started(start: Start) -> 
     process = start(BURN_IN_A_CHILD)
     assert len(tree_of([process.pid])) == 2
     assert tree_of([process.pid], without=[process.pid]) == set()
+
+
+def test_who_only_runs_a_command_does_not_count(start: Start) -> None:
+    """What it has started does; nothing is told before it has started anything."""
+    with_child, alone = start(BURN_IN_A_CHILD), start(HOLD)
+    meter = SystemMeter()
+    runs = {
+        "run": replace(watched(with_child.pid), launchers=watched(with_child.pid).processes),
+        "not yet": replace(watched(alone.pid), launchers=watched(alone.pid).processes),
+    }
+    meter.watch(runs)
+    samples = meter.sample(runs)
+    assert samples["run"]["system/processes"] == 1
+    assert "not yet" not in samples
 
 
 def test_tree_is_found_where_the_kernel_lists_no_children(

@@ -40,7 +40,7 @@ class Commands:
         if (waiting := self._waiting.get(run_id)) is not None:
             self._settle(run_id, replace(waiting[0], project=start.project))
         environment = start.environment
-        is_command = environment.client_version and not environment.python_version
+        is_command = environment.is_of_command
         if start.project != PROJECT_DEFAULT or not is_command:
             return start
         self._waiting[run_id] = (start, time.monotonic())
