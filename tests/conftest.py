@@ -1,5 +1,6 @@
 """What several tests need: a real sidecar process, trainers as processes, and a bounded wait."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,11 @@ settings.register_profile("explore", deadline=None, suppress_health_check=list(H
 settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("same")
 """The same examples each time, at any pace; `--hypothesis-profile=explore` looks for others."""
+
+
+# Of torch, here and in what the tests start; it reads this when it is loaded. The models are so
+# small, and the test processes as many as the cores, that more threads would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:

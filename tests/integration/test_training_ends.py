@@ -137,7 +137,7 @@ def test_a_machine_without_memory_is_told_with_what_to_lower(
     """The address space of the process is bounded, and one batch is larger than that."""
     text = tmp_path / "long.txt"
     text.write_text("All work and no play. " * 40_000, encoding="utf-8")
-    limited = ("prlimit", f"--as={6 << 30}")
+    limited = ("prlimit", f"--as={4 << 30}")
     large = ("--data", str(text), "--batch-size", "20000", "--max-steps", "2")
     output = end_of(start(*large, wrapper=limited))
     run = run_of(sidecar)
