@@ -91,8 +91,10 @@ def run_view(
         table.add_row("summary", system)
     for alert in run.alerts:
         table.add_row(f"alert ({level_name(alert)})", alert_text(alert))
-    config = list(flat(from_key_values(run.config)))
-    config_shown = config if is_whole else config[:CONFIG_SHOWN]
+    config: list[tuple[str, Value]] = list(flat(from_key_values(run.config)))
+    config_shown = config
+    if not is_whole and len(config) > CONFIG_SHOWN:  # many trainers tell all that they might take
+        config_shown = [pair for pair in config if pair[1] is not None][:CONFIG_SHOWN]
     for key, value in config_shown:
         table.add_row(user_text(f"config {key}"), user_text(cut(_setting_text(value))))
     if left_out := len(config) - len(config_shown):

@@ -53,24 +53,23 @@ def test_config_is_flat_and_short_unless_all_is_asked_for() -> None:
     """So that a run of a trainer with many settings is read at a glance, its summary first."""
     config = {
         "lr": 4.999999873689376e-05,
-        "lora": {"r": 8, "modules": list(range(100))},
-        "seed": None,
-        "fp16": True,
+        "lora": {"r": 8, "modules": list(range(100)), "dora": True},
+        **{f"unset{number}": None for number in range(100)},
         **{f"key{number}": number for number in range(100)},
     }
     fields = {"config": to_key_values(config), "summary": to_key_values({"loss": 1})}
     shown = lines_of(**fields)
-    assert [shown[f"config {key}"] for key in ("lr", "lora.r", "seed", "fp16")] == [
-        *("5e-05", "8", "null", "true")
-    ]
+    told = [shown[f"config {key}"] for key in ("lr", "lora.r", "lora.dora", "key25")]
+    assert told == ["5e-05", "8", "true", "25"]
+    assert not [label for label in shown if "unset" in label or "key26" in label]
     assert shown["config lora.modules"].endswith("… (--all)")
     assert len(shown["config lora.modules"]) == VALUE_CHARACTERS_MAX
-    assert shown["config"] == f"and {105 - CONFIG_SHOWN} more (--all)"
+    assert shown["config"] == f"and {204 - CONFIG_SHOWN} more (--all)"
     labels = list(shown)
     assert labels.index("summary loss") < labels.index("config lr")
     whole = lines_of(is_whole=True, **fields)
     assert whole["config lora.modules"].startswith("[0, 1, 2")
-    assert whole["config key99"] == "99"
+    assert (whole["config key99"], whole["config unset9"]) == ("99", "null")
     assert "config" not in whole
 
 
