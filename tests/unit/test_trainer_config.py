@@ -84,7 +84,7 @@ def test_as_dict_names_every_option() -> None:
 def test_the_command_line_prints_each_mistake_and_exits_with_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A mistake costs no import of torch and no run."""
+    """A mistake costs no run."""
     assert main(["--r", "0", "--learning-rate", "fast"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "trainer: lora_r is 0: give a whole number of at least 1",
@@ -93,13 +93,59 @@ def test_the_command_line_prints_each_mistake_and_exits_with_2(
 
 
 def test_nothing_heavy_is_imported_for_help() -> None:
-    """`--help` and mistakes come before torch, transformers and grpc."""
+    """`--help` comes before torch, transformers and grpc."""
     code = (
         "import sys, pillion_trainer.cli as cli\n"
-        "assert cli.main(['--r', '0']) == 2\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
         "assert not {'torch', 'transformers', 'peft', 'grpc'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_flags_that_there_are_not_are_told_with_all_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What each was meant to be, other names of it included; then options, machine and data."""
+    pytest.importorskip("peft", reason="needs the extra [trainer]")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"text": 1}\n')
+    flags = ["--lr", "1e-3", "--dropuot=4", "stray", "--thread", "-1", "--method", "lorra"]
+    flags += ["--data", "rows.jsonl", "--optimizer", "adamm", "--resume-from", "latest"]
+    assert main(flags) == 2
+    told = [line.removeprefix("trainer: ") for line in capsys.readouterr().err.splitlines()]
+    assert [each.partition(": give one of")[0] for each in told] == [
+        "--lr is no option: did you mean --learning-rate?",
+        "--dropuot is no option: did you mean --dropout?",
+        "stray is no option: see --help for the options",
+        "--thread is no option: did you mean --threads?",
+        "method is 'lorra'",
+        "optimizer is 'adamm'",
+        "data rows.jsonl, line 1, text is 1: give a text",
+        "resume_from is 'latest': give output_dir or --run-id too",
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--output-dri", "out", "--resume-from", "latest"],
+        ["--scheduler", "cosine_with_min_lr", "--scheduler-options", "x"],
+        ["--data-format", "chats", "--data", "rows.jsonl"],
+    ],
+)
+def test_what_follows_from_a_mistake_is_not_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+) -> None:
+    """Options that depend on a wrong one, or on what an unknown one was meant to be."""
+    pytest.importorskip("peft", reason="needs the extra [trainer]")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"message": "hm"}\n')
+    assert main(flags) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_missing_extra_is_told_in_one_line_that_works_in_a_checkout() -> None:

@@ -221,11 +221,14 @@ def test_every_nth_sample_is_held_out(tmp_path: Path) -> None:
 def test_damaged_lines_of_jsonl_are_named(tmp_path: Path) -> None:
     """All of them, up to a bound, with their numbers."""
     file = tmp_path / "texts.jsonl"
-    file.write_text('{"text": "a"}\n\nnot json\n[1]\n')
+    file.write_text('{"text": "a"}\n\nnot json\n{"text": 1}\n[1]\n')
     assert mistakes_of(file) == [
         "line 3 is 'not json': give a JSON object",
-        "line 4 is '[1]': give a JSON object",
+        "line 4, text is 1: give a text",
+        "line 5 is '[1]': give a JSON object",
     ]
+    file.write_text("not json")
+    assert mistakes_of(file) == ["line 1 is 'not json': give a JSON object"]
     file.write_text('{"text": "a"}\n' + '{"txt": "b"}\n' * 7)
     told = mistakes_of(file)
     assert told[0] == "line 2, text is None: give a text"

@@ -1,7 +1,9 @@
 """All that can be told to be wrong before a model is loaded, at once."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +51,49 @@ class Checked:
         return lines
 
 
-def check(config: TrainingConfig, run_id: str | None = None, steps: int = 0) -> Checked:
+def check(
+    config: TrainingConfig,
+    run_id: str | None = None,
+    steps: int = 0,
+    wrong: AbstractSet[str] = frozenset(),
+) -> Checked:
     """Check machine, libraries, data, checkpoint, and where it is to be written.
 
     Args:
         config: what is asked for.
         run_id: the id that the run will have, if that is known.
         steps: how many steps that run has already.
+        wrong: options that are known to be wrong, and are at their defaults here: what depends on
+            them is not looked at.
 
     Raises:
         ConfigurationError: every mistake.
     """
     mistakes: list[str] = []
 
-    def tried(what: Callable[[], Any]) -> Any:
+    def tried(what: Callable[[], Any], *needed: str) -> Any:
+        if wrong & set(needed):
+            return None
         try:
             return what()
         except ConfigurationError as error:
-            mistakes.extend(error.mistakes)
+            words = (
+                set(re.findall(r"\w+", mistake.partition(": ")[0])) for mistake in error.mistakes
+            )
+            told = zip(error.mistakes, words, strict=True)
+            mistakes.extend(mistake for mistake, named in told if not named & wrong)
             return None
 
     tried(lambda: refuse_the_impossible(config))
-    sources = tried(lambda: read_sources(config))
+    sources = tried(lambda: read_sources(config), "data_format")
     output_dir = output_dir_of(config, run_id)
-    checkpoint = tried(lambda: find_checkpoint(config, output_dir))
-    if checkpoint:
+    is_bounded = not wrong & {"data", "epochs", "max_steps"}
+    wanted = config if is_bounded else replace(config, max_steps=0)
+    checkpoint = tried(lambda: find_checkpoint(wanted, output_dir), "resume_from", "output_dir")
+    if checkpoint and not wrong:
         tried(lambda: checkpoint.refuse_another(adapter_config(config)))
-    tried(lambda: refuse_repeating(config, output_dir, run_id, steps))
-    tried(lambda: refuse_unwritable(output_dir or Path(OUTPUTS).absolute()))
+    tried(lambda: refuse_repeating(config, output_dir, run_id, steps), "resume_from", "output_dir")
+    tried(lambda: refuse_unwritable(output_dir or Path(OUTPUTS).absolute()), "output_dir")
     if mistakes:
         raise ConfigurationError(*mistakes)
     return Checked(sources, checkpoint)

@@ -1,6 +1,6 @@
 """The command line of the trainer: flags, the beginning and the end of the run, exit codes.
 
-Nothing heavy is imported before the configuration is known to be right. Exit codes: 0 done,
+Nothing heavy is imported before the mistakes in options are told. Exit codes: 0 done,
 1 failed, 2 a mistake in the configuration, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
@@ -9,14 +9,15 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pillion._variables import variable
-from pillion_trainer.config import ConfigurationError, TrainingConfig
-from pillion_trainer.config_file import load_config
+from pillion_trainer.config import ConfigurationError, TrainingConfig, nearest
+from pillion_trainer.config_file import Found, read_config
 from pillion_trainer.failures import explanation, reason
 from pillion_trainer.options import kind_of
 from pillion_trainer.stopping import StopRequest
@@ -31,11 +32,16 @@ EXTRA = ("torch", "transformers", "peft", "accelerate")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fine-tune as the flags say, and return the exit code."""
-    options = _parser().parse_args(arguments)
+    options, strange = _parser().parse_known_args(arguments)
     stop = StopRequest()
     try:
-        config = load_config(options.config, _given(options))
+        found = read_config(options.config, _given(options))
+        unknown = _unknown_flags(strange, options)
         with stop.listening():
+            if unknown or found.mistakes:
+                return _tell_all(found, unknown, options)
+            config = found.config
+            assert config is not None, "there are no mistakes"
             _prepare_process(options.threads)
             say = _silent if options.quiet else _say
             if options.prepare:
@@ -58,6 +64,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _end_runs(stop)
         return stop.exit_code or 130
+
+
+def _unknown_flags(strange: Sequence[str], options: argparse.Namespace) -> dict[str, str]:
+    """Return the flags that there are not, and what each was perhaps meant to be, if that is known.
+
+    Args:
+        strange: What argparse has no use for: flags, the values behind them, stray words.
+        options: What it has read.
+    """
+    short = [option.metadata["flag"] for option in fields(TrainingConfig)]
+    unknown = {}
+    for before, each in zip(["", *strange], strange, strict=False):
+        flag = each.partition("=")[0]
+        if flag.startswith("--"):
+            name = flag.removeprefix("--").replace("-", "_")
+            unknown[flag] = nearest(name, [*vars(options), *filter(None, short)])
+        elif not before.startswith("--") or "=" in before:
+            unknown[each] = ""
+    return unknown
+
+
+def _tell_all(found: Found, unknown: Mapping[str, str], options: argparse.Namespace) -> int:
+    """Tell what is wrong with flags and options, and then what machine and data show beside it."""
+    for flag, near in unknown.items():
+        hint = f"did you mean --{near.replace('_', '-')}?" if near else "see --help for the options"
+        _complain(f"{flag} is no option: {hint}")
+    for mistake in found.mistakes:
+        _complain(mistake)
+    if found.config is None or options.prepare or options.generate is not None:
+        return MISTAKEN
+    _prepare_process(options.threads)
+    _checked(found.config, options, {*found.wrong, *unknown.values()})
+    return MISTAKEN
 
 
 def _end_runs(stop: StopRequest) -> None:
@@ -139,13 +178,15 @@ def _check(config: TrainingConfig, options: argparse.Namespace, say: Callable[[s
     return 0
 
 
-def _checked(config: TrainingConfig, options: argparse.Namespace) -> "Checked":
+def _checked(
+    config: TrainingConfig, options: argparse.Namespace, wrong: AbstractSet[str] = frozenset()
+) -> "Checked":
     """Check all that can be before there is a run; one that was begun for us has no steps yet."""
     from pillion_trainer.checks import check  # noqa: PLC0415
     from pillion_trainer.earlier import steps_of_run  # noqa: PLC0415
 
     steps = steps_of_run(options.run_id, options.address)
-    return check(config, options.run_id or variable("id") or None, steps)
+    return check(config, options.run_id or variable("id") or None, steps, wrong)
 
 
 def _generate(options: argparse.Namespace, seed: int) -> int:

@@ -6,7 +6,7 @@ machine know (names of optimisers, whether fp16 works) is checked by `machine.py
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,32 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 DATA_FORMATS = ("auto", "chat", "completion", "text")
 LOG_MODEL = ("none", "end", "checkpoint", "best")
 LATEST = "latest"
+
+_ELSEWHERE = {
+    "base_model": "model",
+    "bf16": "precision",
+    "dataset": "data",
+    "eval_steps": "eval_interval_steps",
+    "fp16": "precision",
+    "load_in_4bit": "quantization",
+    "load_in_8bit": "quantization",
+    "logging_steps": "logging_interval_steps",
+    "lr": "learning_rate",
+    "lr_scheduler_type": "scheduler",
+    "max_length": "sequence_length",
+    "max_seq_length": "sequence_length",
+    "model_name_or_path": "model",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "optim": "optimizer",
+    "per_device_train_batch_size": "batch_size",
+    "rank": "lora_r",
+    "resume_from_checkpoint": "resume_from",
+    "save_steps": "checkpoint_interval_steps",
+    "save_total_limit": "checkpoints_kept",
+    "train_file": "data",
+}
+"""What options of ours are called by transformers, peft and those who use them."""
 
 _LOCAL = ("/", "./", "../", "~")
 
@@ -249,10 +275,35 @@ def find_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def right_part(given: Mapping[str, Any]) -> tuple[TrainingConfig, set[str]]:
+    """Return the configuration without options that are wrong, and the names of those.
+
+    To these belongs what an unknown name was perhaps meant to be.
+    """
+    kept = dict(given)
+    wrong: set[str] = set()
+    while names := {name for name, _ in find_mistakes(kept)}:
+        wrong |= names | {near for name in names - _names() if (near := nearest(name))}
+        kept = {name: value for name, value in kept.items() if name not in names}
+    return TrainingConfig(**kept), wrong
+
+
+def nearest(name: str, others: Iterable[str] = ()) -> str:
+    """Return the option that a name was perhaps meant to be, or one of others; empty: none."""
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    near = difflib.get_close_matches(str(name), sorted({*_names(), *others}), n=1)
+    return near[0] if near else ""
+
+
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(str(name), [each.name for each in fields(TrainingConfig)], n=1)
-    hint = f"did you mean {near[0]}?" if near else "see --help for the options"
+    near = nearest(name)
+    hint = f"did you mean {near}?" if near else "see --help for the options"
     return f"{name} is no option: {hint}"
+
+
+def _names() -> set[str]:
+    return {each.name for each in fields(TrainingConfig)}
 
 
 def _filled_in(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pillion_trainer.config import ConfigurationError, TrainingConfig, find_mistakes
+from pillion_trainer.config import ConfigurationError, TrainingConfig, find_mistakes, right_part
 from pillion_trainer.options import from_text
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -25,6 +25,17 @@ class _Table:
     mistakes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What file and flags say, and what is wrong with it."""
+
+    config: TrainingConfig | None
+    """Without what is wrong; None: the file cannot be read, so that nobody knows."""
+    mistakes: list[str]
+    wrong: set[str]
+    """The names of the options that are wrong, or may be meant by names that are no options."""
+
+
 def load_config(file: Path | None, flags: Mapping[str, str]) -> TrainingConfig:
     """Read a configuration from a file and from flags; a flag wins.
 
@@ -36,6 +47,15 @@ def load_config(file: Path | None, flags: Mapping[str, str]) -> TrainingConfig:
     Raises:
         ConfigurationError: all mistakes of file and flags together; those of the file with lines.
     """
+    found = read_config(file, flags)
+    if found.mistakes:
+        raise ConfigurationError(*found.mistakes)
+    assert found.config is not None, "there are no mistakes"
+    return found.config
+
+
+def read_config(file: Path | None, flags: Mapping[str, str]) -> Found:
+    """Read a configuration as `load_config` does, and return its mistakes beside what is right."""
     table = _read(file) if file else _Table()
     known = {each.name: each for each in fields(TrainingConfig)}
     typed = {
@@ -48,9 +68,8 @@ def load_config(file: Path | None, flags: Mapping[str, str]) -> TrainingConfig:
         is_of_file = file is not None and name in table.lines and name not in flags
         place = f"{file}, line {table.lines[name]}: " if is_of_file else ""
         mistakes.append(place + sentence)
-    if mistakes:
-        raise ConfigurationError(*mistakes)
-    return TrainingConfig(**values)
+    config, wrong = right_part(values)
+    return Found(None if table.mistakes else config, mistakes, wrong)
 
 
 def _read(file: Path) -> _Table:

@@ -31,6 +31,8 @@ class Row:
 
     place: str
     values: dict[str, Any]
+    damage: str = ""
+    """What keeps it from being read, to be told behind its place; then it has no values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def read_file(option: str, path: str | None) -> DataFile:
         path: the file; None: the built-in logbook.
 
     Raises:
-        ConfigurationError: it cannot be read, or rows of it cannot.
+        ConfigurationError: it cannot be read; a row that cannot be is there, with its damage.
     """
     file = (
         Path(path).expanduser() if path else resources.files(__package__) / "texts" / BUILT_IN_TEXT
@@ -70,8 +72,6 @@ def read_file(option: str, path: str | None) -> DataFile:
     try:
         content = file.read_bytes()
         rows = tuple(reader(content))
-    except MistakenRowsError as error:
-        raise ConfigurationError(*in_words(option, file.name, error.sentences)) from error
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"{option} is {str(file)!r}, and {error.name} is missing: pip install {error.name}"
@@ -117,7 +117,7 @@ def _read_text(content: bytes) -> Iterator[Row]:
 
 
 def _read_json_lines(content: bytes) -> list[Row]:
-    rows, sentences = [], []
+    rows = []
     for number, line in enumerate(content.decode("utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
@@ -125,52 +125,42 @@ def _read_json_lines(content: bytes) -> list[Row]:
             value = json.loads(line)
         except (ValueError, RecursionError):
             value = None
-        if isinstance(value, dict):
-            rows.append(Row(f"line {number}", value))
-        else:
-            sentences.append(f"line {number} is {shown(line)}: give a JSON object")
-    if sentences:
-        raise MistakenRowsError(*sentences)
+        rows.append(_object(f"line {number}", value, line))
     return rows
+
+
+def _object(place: str, value: Any, shows: Any) -> Row:
+    if isinstance(value, dict):
+        return Row(place, value)
+    return Row(place, {}, f" is {shown(shows)}: give a JSON object")
 
 
 def _read_json(content: bytes) -> list[Row]:
     values = json.loads(content.decode("utf-8-sig"))
     if not isinstance(values, list):
         raise ValueError(f"it holds a {type(values).__name__}")  # noqa: TRY004 - the file's
-    sentences = [
-        f"row {number} is {shown(value)}: give a JSON object"
-        for number, value in enumerate(values, start=1)
-        if not isinstance(value, dict)
-    ]
-    if sentences:
-        raise MistakenRowsError(*sentences)
-    return [Row(f"row {number}", value) for number, value in enumerate(values, start=1)]
+    return [_object(f"row {number}", value, value) for number, value in enumerate(values, start=1)]
 
 
 def _read_csv(content: bytes) -> list[Row]:
     """Read rows below a line of column names. Lines are those of the file, where a row ends."""
     limit = csv.field_size_limit(sys.maxsize)  # documents are longer than the 128 KiB of old
+    rows: list[Row] = []
     try:
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
         columns = next(reader, [])
         if not columns or not all(columns) or len(set(columns)) < len(columns):
             raise ValueError(f"its first line is {shown(columns)}, which names no columns")
-        rows, sentences = [], []
         for cells in reader:
+            place = f"line {reader.line_num}"
             if len(cells) == len(columns):
-                values = dict(zip(columns, cells, strict=True))
-                rows.append(Row(f"line {reader.line_num}", values))
+                rows.append(Row(place, dict(zip(columns, cells, strict=True))))
             elif cells:
-                sentences.append(
-                    f"line {reader.line_num} has {len(cells)} cells: give {len(columns)}"
-                )
+                rows.append(Row(place, {}, f" has {len(cells)} cells: give {len(columns)}"))
     except csv.Error as error:
-        raise MistakenRowsError(f"line {reader.line_num} is no CSV: {error}") from error
+        rows.append(Row(f"line {reader.line_num}", {}, f" is no CSV: {error}"))
     finally:
         csv.field_size_limit(limit)
-    if sentences:
-        raise MistakenRowsError(*sentences)
     return rows
 
 

@@ -51,7 +51,10 @@ def read_data(option: str, path: str | None, data_format: str) -> Data:
     file = read_file(option, path)
     if not file.rows:
         raise ConfigurationError(f"{option} is {path!r}, which has no rows: give some")
-    form = _form(file) if data_format == "auto" else data_format
+    readable = [row for row in file.rows if not row.damage]
+    form = data_format
+    if data_format == "auto":
+        form = _form(file, readable[0]) if readable else "text"  # all are damaged, whatever form
     sentences = [sentence for row in file.rows for sentence in _mistakes(row, form)]
     if sentences:
         raise ConfigurationError(*in_words(option, file.name, tuple(sentences)))
@@ -81,9 +84,9 @@ def pieces_of(data: Data, tokenizer: Any) -> list[list[Piece]]:
     return samples
 
 
-def _form(file: DataFile) -> str:
-    """Return the form whose columns the first row has."""
-    columns = file.rows[0].values.keys()
+def _form(file: DataFile, first: Row) -> str:
+    """Return the form whose columns the first row has that can be read."""
+    columns = first.values.keys()
     forms = [form for form, needed in COLUMNS.items() if columns >= set(needed)]
     if len(forms) == 1:
         return forms[0]
@@ -94,11 +97,13 @@ def _form(file: DataFile) -> str:
         else "give messages, or prompt and completion, or text"
     )
     raise ConfigurationError(
-        f"{file.option} {file.name}, {file.rows[0].place} has the columns {found}: {remedy}"
+        f"{file.option} {file.name}, {first.place} has the columns {found}: {remedy}"
     )
 
 
 def _mistakes(row: Row, form: str) -> list[str]:
+    if row.damage:
+        return [row.place + row.damage]
     return [
         f"{row.place}, {column} is {shown(row.values.get(column))}: give {remedy}"
         for column in COLUMNS[form]
