@@ -21,6 +21,8 @@ demo: .venv/installed  ## Fine-tune three LoRA variants at once, logged by one s
 
 # One more than there are cores, since many tests wait: for timeouts, for a server, for a sync.
 TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
+# Tests start hundreds of interpreters, and each would compile all of Pillion anew.
+unexport PYTHONDONTWRITEBYTECODE
 test: system .venv/installed .venv-oldest/installed $(BUF)  ## Run the whole test suite.
 	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
