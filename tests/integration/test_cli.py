@@ -195,7 +195,7 @@ def test_settings_that_cannot_be_used_are_all_named(tmp_path: Path) -> None:
     )
     assert refused.returncode == 1
     assert "listen: 'nowhere' is no address" in refused.stderr
-    assert "drain_timeout_s" in refused.stderr
+    assert "--drain-timeout-s" in refused.stderr
 
 
 def test_a_demo_is_not_kept_elsewhere_than_was_asked(
