@@ -4,7 +4,7 @@ A process of its own, since a driver may hang, and with the least priority: what
 nothing waits for it. The socket to the sidecar carries JSON lines:
 
     sidecar → sampler   the setup, first of all
-                        {"watch": {run_id: {"processes", "gpus"}}}   the runs from now on
+                        {"watch": {run_id: {"processes", "gpus", "launchers"}}}  from now on
     sampler → sidecar   {"sample": {"run_id", "time_unix_nano", "values"}}
                         {"alive": true}                              nothing else for a while
 """
