@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pillion._cgroups import Cgroups
 from pillion._git import git_state
 from pillion._version import __version__
 from pillion.plain import to_text
@@ -30,7 +31,6 @@ ARGUMENTS_CHARACTERS_MAX = 16_384
 """Of all of them: they are in every list of runs."""
 PACKAGES_MAX, PACKAGE_CHARACTERS_MAX = 2_000, 128
 
-_CGROUP = Path("/sys/fs/cgroup")
 _OWN_PACKAGES = {"pillion_sidecar", "pillion_trainer"}
 """Whose `__main__.py` may lie in a checkout of Pillion's."""
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -146,25 +146,12 @@ def _gpus() -> list[dict[str, Any]]:
 def _cpu_count() -> int:
     """Return how many CPUs the process may use: by its affinity, and by its control group."""
     count = len(os.sched_getaffinity(0))
-    quota, _, period = _of_cgroup("cpu.max").partition(" ")
-    if quota.isdigit() and period.strip().isdigit():
-        count = min(count, max(1, math.ceil(int(quota) / int(period))))
-    return count
+    limit = Cgroups(os.getpid()).cpu_count()
+    return count if limit is None else min(count, math.ceil(limit))
 
 
 def _memory_bytes() -> int:
     """Return how much memory the process may use: the machine's, or its control group's."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _of_cgroup("memory.max")
-    return min(machine, int(limit)) if limit.isdigit() else machine
-
-
-def _of_cgroup(name: str) -> str:
-    """Return what the process's control group says; nothing if there is none of version 2."""
-    own = ""
-    with suppress(OSError, IndexError):
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().split("::")[1]
-    for folder in (_CGROUP / own.lstrip("/"), _CGROUP):
-        with suppress(OSError):
-            return (folder / name).read_text(encoding="ascii").strip()
-    return ""
+    memory = Cgroups(os.getpid()).memory()
+    return machine if memory is None else min(machine, memory.limit_bytes)

@@ -1,6 +1,8 @@
 """What the client says of where it runs: read from files, redacted, and bounded."""
 
 import ctypes
+import functools
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from pillion import _environment, _git, _gpus
+from pillion._cgroups import Cgroups
 from pillion._environment import details, environment
 from pillion._git import git_state
 from pillion.redaction import REDACTED
@@ -135,6 +138,25 @@ def test_what_stalls_or_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(_environment, "_packages", lambda: release.wait(60))
     assert {"arguments", "cpu_count", "memory_bytes"} >= set(details()) >= {"cpu_count"}
     release.set()
+
+
+def test_limits_of_the_control_group_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of version 1 as of 2: a container of it would else be taken for the whole machine."""
+    files = {
+        f"proc/{os.getpid()}/cgroup": "4:memory:/job\n1:cpu,cpuacct:/job\n",
+        "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "50000\n",
+        "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+        "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "67108864\n",
+        "sys/fs/cgroup/memory/job/memory.usage_in_bytes": "4096\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="ascii")
+    monkeypatch.setattr(_environment, "Cgroups", functools.partial(Cgroups, root=tmp_path))
+    told = details()
+    assert (told["cpu_count"], told["memory_bytes"]) == (1, 64 << 20)
 
 
 class Library:
