@@ -92,16 +92,20 @@ def show_run(
     """Show what is known of a run but its rows. Works without a sidecar too."""
     with asking(address, data_dir) as ask:
         found = ask.run(pb2.GetRunRequest(run_id=ask.run_id(run))).run
-        line_count = 0 if as_json else _console_line_count(ask.store_url, RunId(found.run_id))
-    view = run_view(found, metric, console_line_count=line_count, is_whole=is_whole)
+        has_console = not as_json and _has_console(ask.store_url, RunId(found.run_id))
+    view = run_view(found, metric, has_console=has_console, is_whole=is_whole)
     show(view, whole_run_json(found), as_json=as_json)
 
 
-def _console_line_count(store_url: str, run_id: RunId) -> int:
-    """Count what `print_console` would print; nothing where the store cannot be read from here."""
-    with suppress(PillionError), closing(Store(store_url)) as store:
-        return sum(len(piece.lines) for piece in store.console(run_id))
-    return 0
+def _has_console(store_url: str, run_id: RunId) -> bool:
+    """Tell whether `print_console` would print anything, as far as the store can be read here."""
+    with (
+        suppress(PillionError),
+        closing(Store(store_url)) as store,
+        closing(store.console(run_id)) as pieces,
+    ):
+        return next(pieces, None) is not None
+    return False
 
 
 def print_console(run: Run, data_dir: DataDir = None, as_json: Json = False) -> None:

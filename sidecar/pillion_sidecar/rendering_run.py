@@ -32,14 +32,14 @@ VALUE_CHARACTERS_MAX = 60
 
 
 def run_view(
-    run: run_pb2.Run, metric: str = "", *, console_line_count: int = 0, is_whole: bool = False
+    run: run_pb2.Run, metric: str = "", *, has_console: bool = False, is_whole: bool = False
 ) -> Table:
     """Show a run, a line for each thing that is known.
 
     Args:
         run: The run.
         metric: A name or glob: which of its summary is shown; empty: all but how the system does.
-        console_line_count: How much its trainers printed, in lines.
+        has_console: Whether its trainers printed anything.
         is_whole: Whether to show all of config and summary, and nothing cut.
     """
     environment = run.environment
@@ -69,9 +69,7 @@ def run_view(
         "git": " ".join(filter(None, [git.commit[:12], git.branch, git.remote_url])),
         "GPUs": ", ".join(gpu.name for gpu in environment.gpus),
         "page": run.url,
-        "console": f"{count_text(console_line_count, 'line')} (pillion console {run.run_id})"
-        if console_line_count
-        else "",
+        "console": f"pillion console {run.run_id}" if has_console else "",
     }
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in said.items():

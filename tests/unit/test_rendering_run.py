@@ -12,12 +12,12 @@ from pillion_sidecar.rendering_run import CONFIG_SHOWN, VALUE_CHARACTERS_MAX, ru
 
 
 def lines_of(
-    metric: str = "", console_line_count: int = 0, *, is_whole: bool = False, **fields: Any
+    metric: str = "", *, has_console: bool = False, is_whole: bool = False, **fields: Any
 ) -> dict[str, str]:
     """Return what is shown of a run, by the label at the left."""
     run = run_pb2.Run(run_id="r1", state="RUN_STATE_FAILED", **fields)
     file = io.StringIO()
-    view = run_view(run, metric, console_line_count=console_line_count, is_whole=is_whole)
+    view = run_view(run, metric, has_console=has_console, is_whole=is_whole)
     Console(file=file, width=160, highlight=False).print(view)
     pairs = [line.partition("  ") for line in file.getvalue().splitlines()]
     return {label: value.strip() for label, _, value in pairs if label}
@@ -75,7 +75,7 @@ def test_config_is_flat_and_short_unless_all_is_asked_for() -> None:
 
 def test_it_is_told_that_something_was_printed() -> None:
     """How much, and how it is shown; nothing where nothing was."""
-    assert lines_of(console_line_count=2)["console"] == "2 lines (pillion console r1)"
+    assert lines_of(has_console=True)["console"] == "pillion console r1"
     assert "console" not in lines_of()
 
 
