@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -88,22 +89,29 @@ def test_jobs_learn_and_end_as_they_are_told(
         assert run.name == status.job_id
 
 
-def test_ctrl_c_stops_the_jobs_and_keeps_their_adapters(
-    sidecar: SidecarProcess,
-    small_base: Path,
-    tmp_path: Path,
-    run_python: Callable[..., Any],
-    wait_until: Callable[..., Any],
-) -> None:
-    """What runs saves and ends STOPPED, what waits never begins, and the program ends by it."""
+@pytest.fixture
+def launcher(
+    sidecar: SidecarProcess, small_base: Path, tmp_path: Path, run_python: Callable[..., Any]
+) -> Any:
+    """Return a program that has started two jobs, of which one waits for the other."""
     process = run_python(
         SCRIPT, str(tmp_path / "jobs"), str(small_base), PILLION_ADDRESS=sidecar.address
     )
     assert process.stdout.readline() == "started\n"
+    return process
+
+
+def test_ctrl_c_stops_the_jobs_and_keeps_their_adapters(
+    sidecar: SidecarProcess,
+    tmp_path: Path,
+    launcher: subprocess.Popen[str],
+    wait_until: Callable[..., Any],
+) -> None:
+    """What runs saves and ends STOPPED, what waits never begins, and the program ends by it."""
     wait_until(lambda: (run := run_of(sidecar, "first")) and run.row_count > 3)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=LONG_S)
-    assert process.returncode == -signal.SIGINT, errors
+    launcher.send_signal(signal.SIGINT)
+    _, errors = launcher.communicate(timeout=LONG_S)
+    assert launcher.returncode == -signal.SIGINT, errors
     run = run_of(sidecar, "first")
     assert (state_of(run), run.reason) == ("STOPPED", "Stopped by SIGTERM.")
     assert (tmp_path / "jobs" / run.run_id / "adapter" / "adapter_model.safetensors").is_file()
@@ -112,19 +120,13 @@ def test_ctrl_c_stops_the_jobs_and_keeps_their_adapters(
 
 def test_a_job_outlives_its_orchestrator(
     sidecar: SidecarProcess,
-    small_base: Path,
-    tmp_path: Path,
-    run_python: Callable[..., Any],
+    launcher: subprocess.Popen[str],
     wait_until: Callable[..., Any],
 ) -> None:
     """A training is not lost with who has launched it; its run tells of it, and it can be ended."""
-    process = run_python(
-        SCRIPT, str(tmp_path / "jobs"), str(small_base), PILLION_ADDRESS=sidecar.address
-    )
-    assert process.stdout.readline() == "started\n"
     wait_until(lambda: (run := run_of(sidecar, "first")) and run.row_count > 0)
-    process.kill()
-    process.communicate()
+    launcher.kill()
+    launcher.communicate()
     rows = run_of(sidecar, "first").row_count
     run = wait_until(lambda: (run := run_of(sidecar, "first")).row_count > rows and run)
     pid = _pid_of(run.run_id)
