@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from stored_runs import Shelf
 
 from pillion.v1 import record_pb2, run_pb2
 from pillion.v1 import telemetry_service_pb2 as pb2
@@ -19,65 +21,23 @@ from pillion_sidecar.records import (
     AlertLevel,
     ConsoleLines,
     ConsoleStream,
-    Environment,
     Frame,
-    Offset,
-    Record,
-    RunFinish,
     RunId,
-    RunStart,
     RunState,
     RunUpdate,
-    WriterId,
 )
 from pillion_sidecar.rendering_watch import WatchedRun, chart, watch_line, watch_view
-from pillion_sidecar.sinks.store import StoreSink
-from pillion_sidecar.store import Store
 from pillion_sidecar.watching import Watch
 
 RUN = RunId("run")
 
 
-class Shelf:
-    """A store with a run."""
-
-    def __init__(self, directory: Path) -> None:
-        url = f"sqlite:///{directory}/store.db"
-        self.sink, self.store, self._offset = StoreSink(url), Store(url), 1
-        start = RunStart(
-            run_id=RUN,
-            writer_id=WriterId("w"),
-            time_unix_nano=1,
-            project="p",
-            name="n",
-            group="",
-            job_type="",
-            tags=(),
-            notes="",
-            config={"lr": 0.1},
-            environment=Environment(),
-        )
-        self.sink.start(Offset(1), start)
-
-    def apply(self, *records: Record) -> None:
-        """Keep records."""
-        self._offset += 1
-        self.sink.apply(RUN, Offset(self._offset), records)
-
-    def finish(self) -> None:
-        """End the run."""
-        self._offset += 1
-        finish = RunFinish(RUN, WriterId("w"), RunState.FAILED, 3, "why", {}, 9)
-        self.sink.finish(Offset(self._offset), finish)
-
-
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """Make a store with a run."""
-    shelf = Shelf(tmp_path)
-    yield shelf
-    shelf.store.close()
-    shelf.sink.close()
+    with closing(Shelf(tmp_path)) as shelf:
+        shelf.start(RUN, project="p", name="n", config={"lr": 0.1})
+        yield shelf
 
 
 def row(step: int, **values: Any) -> Frame:
@@ -93,7 +53,9 @@ def printed(*lines: str) -> ConsoleLines:
 
 def test_first_the_run_is_told_then_what_is_new(shelf: Shelf) -> None:
     """Of values the latest that changed, lines and alerts once each, the run when it changes."""
-    shelf.apply(row(0, loss=2.0, acc=math.nan), printed("a"), Alert("t", "x", AlertLevel.WARN, 7))
+    shelf.apply(
+        RUN, row(0, loss=2.0, acc=math.nan), printed("a"), Alert("t", "x", AlertLevel.WARN, 7)
+    )
     watch = Watch(pb2.WatchRunRequest(run_id=RUN, console_lines=10))
     first = watch.look(shelf.store, "https://page")
     assert first is not None
@@ -109,19 +71,19 @@ def test_first_the_run_is_told_then_what_is_new(shelf: Shelf) -> None:
     assert [list(piece.lines) for piece in first.console] == [["a"]]
     assert [(alert.title, alert.text) for alert in first.alerts] == [("t", "x")]
     assert watch.look(shelf.store, "https://page") is None
-    shelf.apply(row(1, loss=1.0, acc=math.nan))
-    shelf.apply(row(2, loss=1, acc=math.nan), printed("b"), printed("c", "d"))
+    shelf.apply(RUN, row(1, loss=1.0, acc=math.nan))
+    shelf.apply(RUN, row(2, loss=1, acc=math.nan), printed("b"), printed("c", "d"))
     second = watch.look(shelf.store, "https://page")
     assert second is not None
     assert not second.HasField("run")
     assert from_key_values(second.values) == {"loss": 1}
     assert (second.row_count, second.last_step, len(second.alerts)) == (3, 2, 0)
     assert [list(piece.lines) for piece in second.console] == [["b"], ["c", "d"]]
-    shelf.apply(RunUpdate(RUN, add_tags=("new",)))
+    shelf.apply(RUN, RunUpdate(RUN, add_tags=("new",)))
     third = watch.look(shelf.store, "https://page")
     assert third is not None
     assert (list(third.run.tags), watch.is_over) == (["new"], False)
-    shelf.finish()
+    shelf.finish(RUN, RunState.FAILED, 3)
     last = watch.look(shelf.store, "https://page")
     assert last is not None
     assert (last.run.state, last.run.reason, watch.is_over) == (
@@ -136,8 +98,8 @@ def test_a_run_is_over_when_its_last_line_is_told(
     """However many there are: a message holds some of them."""
     monkeypatch.setattr(watching, "RECORDS_AT_ONCE", 2)
     monkeypatch.setattr(watching, "CONSOLE_BYTES_MAX", 10)
-    shelf.apply(*(printed("x" * size) for size in (1, 1, 1, 20, 20)))
-    shelf.finish()
+    shelf.apply(RUN, *(printed("x" * size) for size in (1, 1, 1, 20, 20)))
+    shelf.finish(RUN, RunState.FAILED, 3)
     watch = Watch(pb2.WatchRunRequest(run_id=RUN, console_lines=100))
     told: list[list[int]] = []
     while not watch.is_over:
@@ -153,12 +115,12 @@ def test_a_run_is_over_when_its_last_line_is_told(
 )
 def test_so_many_lines_as_asked_for_come_first(shelf: Shelf, asked: int, told: list[str]) -> None:
     """About: records are whole. Later ones always come."""
-    shelf.apply(printed("a"), printed("b", "c"), printed("d"))
+    shelf.apply(RUN, printed("a"), printed("b", "c"), printed("d"))
     watch = Watch(pb2.WatchRunRequest(run_id=RUN, console_lines=asked))
     response = watch.look(shelf.store, "")
     assert response is not None
     assert [line for each in response.console for line in each.lines] == [*told]
-    shelf.apply(printed("e"))
+    shelf.apply(RUN, printed("e"))
     response = watch.look(shelf.store, "")
     assert response is not None
     assert [list(each.lines) for each in response.console] == [["e"]]
